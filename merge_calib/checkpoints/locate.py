@@ -1,0 +1,34 @@
+"""Where a model is: a local folder, or a hub id that is downloaded once."""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from merge_calib.errors import CheckpointError, InputError
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+def locate(model: str, flag: str, *, allow_pickle: bool = False) -> Path:
+    """The folder that holds `model`: the folder itself, or the download of hub id `ORG/NAME[@REVISION]`.
+
+    Raises InputError, naming `flag`, for what is neither, and CheckpointError where the hub does not give it.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    if not _HUB_ID.fullmatch(model):
+        raise InputError(
+            f"{flag} {model}: there is no such folder, and it is no hub id (ORG/NAME or ORG/NAME@REVISION)"
+        )
+    name, _, revision = model.partition("@")
+    patterns = [*_FILES, "*.bin"] if allow_pickle else _FILES
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{flag} {model}: there is no such folder, and the hub does not give it: {reason}"
+        ) from error

@@ -1,0 +1,21 @@
+"""merge-calib demo"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import merge_calib
+from merge_calib.cli.options import FOLDER, make_plan, measuring
+from merge_calib.cli.sweep import execute
+
+PAIR = Path(merge_calib.__file__).parent / "demo_pair"
+
+
+@click.command()
+@click.option("--out", type=FOLDER, default=Path("runs/demo"), show_default=True, help="Run directory.")
+@measuring
+def demo(out: Path, **options: Any) -> None:
+    """Sweep the small pair that ships with the package: the whole job, without a network, in minutes."""
+    questions = str(PAIR / "questions.jsonl")
+    execute(make_plan(str(PAIR / "base"), str(PAIR / "aligned"), out, questions, options))

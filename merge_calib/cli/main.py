@@ -1,0 +1,41 @@
+"""The command group, and what happens to errors."""
+
+import sys
+
+import click
+
+import merge_calib
+from merge_calib.cli.check import check
+from merge_calib.cli.demo import demo
+from merge_calib.cli.merge import merge
+from merge_calib.cli.report import report
+from merge_calib.cli.sweep import sweep
+from merge_calib.cli.tasks import tasks
+from merge_calib.errors import MergeCalibError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(merge_calib.__version__, prog_name="merge-calib")
+def main() -> None:
+    """Recover the calibration that alignment took from a language model, by merging it with its base."""
+
+
+for command in (sweep, demo, merge, check, report, tasks):
+    main.add_command(command)
+
+
+def run() -> None:
+    """Run the command line: 0 done, 1 the user's fault (one message), 2 usage, 130 interrupted."""
+    try:
+        main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nInterrupted. What was measured is kept: the same command goes on from there.", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except MergeCalibError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)

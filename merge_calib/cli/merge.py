@@ -1,0 +1,33 @@
+"""merge-calib merge"""
+
+from pathlib import Path
+
+import click
+
+from merge_calib.checkpoints.locate import locate
+from merge_calib.checkpoints.pair import ModelPair
+from merge_calib.cli.options import FOLDER, parents
+from merge_calib.errors import OutputError
+from merge_calib.merging.point import MergePoint
+from merge_calib.plan import parse_dtype
+from merge_calib.sweep import write_point
+
+
+@click.command()
+@parents
+@click.option("--lambda", "lam", type=float, required=True, help="0 is the base, 1 the aligned model.")
+@click.option("--out", type=FOLDER, required=True, help="Folder to write; must not exist.")
+@click.option(
+    "--out-dtype",
+    metavar="DTYPE",
+    help="Merged weights are rounded to it once.  [default: as the aligned model stores them]",
+)
+def merge(base: str, aligned: str, lam: float, out: Path, out_dtype: str | None, allow_pickle: bool) -> None:
+    """Write the checkpoint at one lambda."""
+    if out.exists():
+        raise OutputError(f"--out {out} exists; nothing was written")
+    folders = [locate(m, flag, allow_pickle=allow_pickle) for m, flag in ((base, "--base"), (aligned, "--aligned"))]
+    pair = ModelPair.open(*folders, allow_pickle=allow_pickle)
+    dtype = parse_dtype("--out-dtype", out_dtype) if out_dtype else None
+    write_point(pair, MergePoint("linear", lam), out, dtype, {"base": {"model": base}, "aligned": {"model": aligned}})
+    click.echo(f"{out} holds lambda {lam:g}")

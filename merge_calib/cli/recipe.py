@@ -1,0 +1,31 @@
+"""Options from a TOML file."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from merge_calib.errors import InputError
+
+
+def read_recipe(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
+    """Make the keys of the recipe (flag names without dashes in front) the defaults of the command.
+
+    Lists become comma lists. Raises InputError naming the file for what cannot be read and for unknown keys.
+    """
+    if path is None:
+        return
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--recipe {path} cannot be read: {error}") from error
+    flags = {parameter.name.replace("_", "-") for parameter in context.command.params if parameter.name} - {"recipe"}
+    unknown = sorted(set(content) - flags)
+    if unknown:
+        raise InputError(f"--recipe {path}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(flags))}")
+    context.default_map = {key.replace("-", "_"): _text(value) for key, value in content.items()}
+
+
+def _text(value: Any) -> Any:
+    return ",".join(str(item) for item in value) if isinstance(value, list) else value

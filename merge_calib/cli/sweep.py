@@ -1,0 +1,51 @@
+"""merge-calib sweep"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from merge_calib.cli.options import FOLDER, make_plan, measuring, parents
+from merge_calib.cli.recipe import read_recipe
+from merge_calib.cli.watch import watching
+from merge_calib.plan import SweepPlan
+from merge_calib.report import write_report
+from merge_calib.report.summary import summary
+from merge_calib.sweep import sweep as run_sweep
+
+
+@click.command()
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.toml",
+    is_eager=True,
+    expose_value=False,
+    callback=read_recipe,
+    help="Options from a file; flags override it.",
+)
+@parents
+@click.option(
+    "--tasks", metavar="LIST", help="Benchmarks and own FILE.jsonl, by comma.  [default: all that --data-dir holds]"
+)
+@click.option("--data-dir", type=FOLDER, help="Where the benchmarks' original files are; `merge-calib tasks` says how.")
+@click.option("--out", type=FOLDER, help="Run directory.  [default: runs/BASE--ALIGNED]")
+@measuring
+@click.option(
+    "--method", default="linear", show_default=True, type=click.Choice(["linear"]), help="How weights are merged."
+)
+@click.option("--trust-remote-code", is_flag=True, help="Run the code that comes with the models.")
+def sweep(base: str, aligned: str, out: Path | None, tasks: str | None, **options: Any) -> None:
+    """Measure accuracy and calibration between a base and its aligned model, and recover a checkpoint.
+
+    Run again with the same --out, it measures only what is missing.
+    """
+    execute(make_plan(base, aligned, out, tasks, options))
+
+
+def execute(plan: SweepPlan) -> None:
+    """Run `plan`, write the report and say in a few lines what was found."""
+    with watching() as watch:
+        results = run_sweep(plan, watch)
+    write_report(results)
+    click.echo(summary(results))

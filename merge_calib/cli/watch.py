@@ -1,0 +1,35 @@
+"""Progress bars on stderr, silent where nobody is looking."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Watch = Callable[[str, int], Callable[[int], None]]
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    """Give a watcher that draws a bar for all that is under way; a finished bar leaves unless it counts points."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+
+        def watch(what: str, total: int) -> Callable[[int], None]:
+            bar = progress.add_task(what, total=total)
+
+            def advance(done: int) -> None:
+                progress.advance(bar, done)
+                if progress.tasks and next(task for task in progress.tasks if task.id == bar).finished:
+                    progress.update(bar, visible=False)
+
+            return advance
+
+        yield watch

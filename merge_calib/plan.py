@@ -1,0 +1,122 @@
+"""What a sweep is asked to do: every option in one place, checked before anything is read."""
+
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+
+from merge_calib.errors import InputError
+from merge_calib.scoring.scorer import CONFIDENCE_METHODS, ConfidenceMethod
+
+DEFAULT_LAMBDAS = "0:1.5:0.1"
+MOST_LAMBDAS = 1001
+CPU = torch.device("cpu")
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """The options of `merge-calib sweep`, by the names of their flags.
+
+    Raises InputError naming the flag for a value that is not allowed.
+    """
+
+    base: str
+    aligned: str
+    out: Path
+    tasks: tuple[str, ...] = ()
+    data_dir: Path | None = None
+    confidence: tuple[ConfidenceMethod, ...] = ("choice",)
+    method: Literal["linear"] = "linear"
+    lambdas: tuple[float, ...] = ()
+    search: Literal["grid", "optuna"] = "grid"
+    trials: int = 30
+    bins: int = 10
+    seed: int = 0
+    limit: int | None = None
+    accuracy_margin: float = 0.005
+    device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
+    out_dtype: torch.dtype | None = None
+    batch_tokens: int = 4096
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least("--bins", self.bins, 1)
+        _at_least("--trials", self.trials, 1)
+        _at_least("--seed", self.seed, 0)
+        _at_least("--batch-tokens", self.batch_tokens, 1)
+        if self.limit is not None:
+            _at_least("--limit", self.limit, 1)
+        if not 0 <= self.accuracy_margin <= 1:
+            raise InputError(f"--accuracy-margin must lie between 0 and 1, not {self.accuracy_margin}")
+
+
+def parse_lambdas(text: str) -> tuple[float, ...]:
+    """`start:stop:step` with the stop included, or a comma list, rounded to 10 decimals and in ascending order.
+
+    Raises InputError for what is neither, for a step that never arrives and for more than 1001 lambdas.
+    """
+    wrong = InputError(f"--lambdas {text!r} is neither start:stop:step (as 0:1.5:0.1) nor a comma list (as 0,0.3,1)")
+    try:
+        numbers = [Decimal(part.strip()) for part in text.replace(":", ",").split(",")]
+    except InvalidOperation:
+        raise wrong from None
+    if not all(number.is_finite() for number in numbers):
+        raise wrong
+    if ":" not in text:
+        return _ascending(numbers)
+    if len(numbers) != 3 or "," in text:
+        raise wrong
+    start, stop, step = numbers
+    if step <= 0 or stop < start:
+        raise InputError(f"--lambdas {text!r}: the step must be above 0 and the stop not below the start")
+    count = int((stop - start) / step) + 1
+    if count > MOST_LAMBDAS:
+        raise InputError(f"--lambdas {text!r} gives {count} points; at most {MOST_LAMBDAS} are allowed")
+    return _ascending([start + step * i for i in range(count)])
+
+
+def parse_confidences(text: str) -> tuple[ConfidenceMethod, ...]:
+    """A comma list of confidence methods, in the order given; the first one selects the point."""
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in CONFIDENCE_METHODS:
+            raise InputError(f"--confidence {name!r} is unknown; allowed: {', '.join(CONFIDENCE_METHODS)}")
+    return tuple(dict.fromkeys(cast(list[ConfidenceMethod], names)))
+
+
+def parse_device(name: str | None) -> torch.device:
+    """The device called `name`, or CUDA if there is one, else the CPU."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def parse_dtype(flag: str, name: str) -> torch.dtype:
+    """The dtype called `name`; raises InputError naming `flag`."""
+    if name not in DTYPES:
+        raise InputError(f"{flag} {name!r} is unknown; allowed: {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32` for torch.float32."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _ascending(numbers: list[Decimal]) -> tuple[float, ...]:
+    return tuple(sorted({round(float(number), 10) + 0.0 for number in numbers}))
+
+
+def _at_least(flag: str, value: int, least: int) -> None:
+    if value < least:
+        raise InputError(f"{flag} must be at least {least}, not {value}")

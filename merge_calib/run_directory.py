@@ -1,0 +1,164 @@
+"""The run directory: who was measured, one atomic record a point, and the scores behind it."""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from merge_calib.errors import RunDirectoryError
+from merge_calib.files import write_json
+from merge_calib.merging.point import MergePoint
+from merge_calib.scores import ChoiceScores
+
+FORMAT = 1
+_CHOOSE = "Choose another --out, or the options that the run was made with."
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A folder that only ever grows: what is measured is never written again.
+
+    Raises RunDirectoryError, naming the file, for a folder that is no run, of another format, or damaged.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """Open an existing run."""
+        run = cls(path)
+        if run.plan.get("format") != FORMAT:
+            raise RunDirectoryError(
+                f"{path / 'run.json'} has format {run.plan.get('format')!r}; this version reads format {FORMAT}"
+            )
+        return run
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return _read_object(self.path / "run.json")
+
+    def agree(self, plan: Mapping[str, Any]) -> None:
+        """Raise RunDirectoryError where `plan` contradicts the run that this folder holds, if it holds one."""
+        if not (self.path / "run.json").exists():
+            if self.path.exists() and any(path.name != ".lock" for path in self.path.iterdir()):
+                raise RunDirectoryError(f"--out {self.path} is not empty and holds no run (no run.json)")
+            return
+        theirs = RunDirectory.open(self.path).plan
+        differences = [
+            f"  - {key}: the run has {theirs['identity'].get(key)}, asked is {value}"
+            for key, value in plan["identity"].items()
+            if theirs["identity"].get(key) != value
+        ]
+        for task, asked in plan["tasks"].items():
+            held = theirs["tasks"].get(task)
+            if held and held["sha256"] != asked["sha256"]:
+                differences.append(
+                    f"  - task {task}: the run has other questions ({held['n']}) than asked for ({asked['n']})"
+                )
+        if differences:
+            raise RunDirectoryError(
+                "\n".join([f"{self.path} holds another run, nothing was changed:", *differences, _CHOOSE])
+            )
+
+    def extend(self, plan: Mapping[str, Any]) -> None:
+        """Write run.json: `plan`, with the tasks, confidence methods and lambdas that the run had before."""
+        merged = dict(plan)
+        if (self.path / "run.json").exists():
+            before = self.plan
+            merged["tasks"] = {**before["tasks"], **plan["tasks"]}
+            merged["confidence"] = list(dict.fromkeys([*before["confidence"], *plan["confidence"]]))
+        if merged != self.__dict__.get("plan"):
+            write_json(self.path / "run.json", merged)
+        self.__dict__["plan"] = merged
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from measuring into the same folder; the lock dies with the process."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunDirectoryError(f"{self.path} is in use by another merge-calib process") from error
+            yield
+
+    def has(self, point: MergePoint, task: str, confidence: str) -> bool:
+        """Whether the record of `point` says that this was measured."""
+        return confidence in self._record(point).get("scores", {}).get(task, {})
+
+    def save(self, point: MergePoint, task: str, confidence: str, scores: ChoiceScores) -> None:
+        """Write the scores of one measurement; `record` makes them count."""
+        scores.save(self._scores_file(point.name, task, confidence))
+
+    def kept(self, point: MergePoint, task: str, confidence: str, ids: Sequence[str]) -> bool:
+        """Whether a run that was cut off left these scores whole, for these questions."""
+        path = self._scores_file(point.name, task, confidence)
+        return path.exists() and ChoiceScores.load(path).ids == tuple(ids)
+
+    def record(self, point: MergePoint, measured: Mapping[str, Sequence[str]], facts: Mapping[str, Any]) -> None:
+        """Write, in one step, that the confidence methods of each task in `measured` are in scores/."""
+        before = self._record(point)
+        scores: dict[str, dict[str, Any]] = dict(before.get("scores", {}))
+        for task, confidences in measured.items():
+            scores[task] = dict(scores.get(task, {}))
+            for confidence in confidences:
+                path = self._scores_file(point.name, task, confidence)
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                scores[task][confidence] = {"file": path.relative_to(self.path).as_posix(), "sha256": digest, **facts}
+        content = {"format": FORMAT, "point": point.name, "method": point.method, "lambda": point.lam, "scores": scores}
+        write_json(self._record_file(point.name), content)
+
+    def points(self) -> list[MergePoint]:
+        """All points with a record, by method and lambda."""
+        found = []
+        for path in (self.path / "points").glob("*.json"):
+            record = _read_object(path)
+            try:
+                found.append(MergePoint(record["method"], record["lambda"]))
+            except (KeyError, TypeError, AssertionError) as error:
+                raise _damaged(path, error) from error
+        return sorted(found)
+
+    def scores(self, point: MergePoint, task: str, confidence: str) -> ChoiceScores | None:
+        """The scores that the record names, None where it names none; their hash is checked."""
+        entry = self._record(point).get("scores", {}).get(task, {}).get(confidence)
+        if entry is None:
+            return None
+        path = self.path / entry["file"]
+        if not path.exists():
+            raise RunDirectoryError(f"{path} is missing although {self._record_file(point.name)} names it")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            raise RunDirectoryError(f"{path} is damaged: its hash is not the one in {self._record_file(point.name)}")
+        return ChoiceScores.load(path)
+
+    def _record(self, point: MergePoint) -> dict[str, Any]:
+        path = self._record_file(point.name)
+        return _read_object(path) if path.exists() else {}
+
+    def _record_file(self, name: str) -> Path:
+        return self.path / "points" / f"{name}.json"
+
+    def _scores_file(self, name: str, task: str, confidence: str) -> Path:
+        return self.path / "scores" / name / f"{task}.{confidence}.npz"
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunDirectoryError(f"{path.parent} is no run directory: it has no {path.name}") from error
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(content, dict):
+        raise _damaged(path, "it holds no JSON object")
+    return content
+
+
+def _damaged(path: Path, reason: object) -> RunDirectoryError:
+    return RunDirectoryError(f"{path} is damaged ({reason}); restore it, or delete it to have it made again")

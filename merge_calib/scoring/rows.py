@@ -1,0 +1,156 @@
+"""Token rows: what is fed to the model for a task, and what is read off it. Nothing here depends on weights."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from merge_calib.errors import ScoringError
+from merge_calib.questions import LETTERS, Question, TaskSet
+from merge_calib.scores import Integers
+from merge_calib.scoring.prompts import choice_prompt, continuation, continuation_context
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence and its scored positions.
+
+    tokens (T,): input ids
+    first: index of the first scored position; the P scored positions follow each other to the end of the row
+    candidates (P, K): ids whose log-probability is read at each scored position
+    question, choice: where the row belongs; choice is -1 where one row serves all choices
+    """
+
+    tokens: Integers
+    first: int
+    candidates: Integers
+    question: int
+    choice: int
+
+
+@dataclass(frozen=True)
+class EncodedTask:
+    """A task's rows for one way of asking, with what had to be done to the text."""
+
+    rows: tuple[Row, ...]
+    encoded_apart: int
+    truncated: int
+
+
+class Encoder:
+    """Turns text into ids, with the tokenizer's own default BOS and nothing after the text.
+
+    `max_length` is the most tokens that a row may have; longer ones lose tokens from the left, as lm-eval does it.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self._tokenizer = tokenizer
+        self.max_length = max_length
+        bare, dressed = self._ids(["a"])[0], tokenizer("a", add_special_tokens=True)["input_ids"]
+        starts = [i for i in range(len(dressed) - len(bare) + 1) if dressed[i : i + len(bare)] == bare]
+        self.bos: list[int] = list(dressed[: starts[0]]) if starts else []
+
+    def is_like(self, other: "Encoder") -> bool:
+        """Whether both are the same tokenizer to the last byte; False says nothing."""
+        ours, theirs = (getattr(e._tokenizer, "backend_tokenizer", None) for e in (self, other))
+        return ours is not None and theirs is not None and ours.to_str() == theirs.to_str() and self.bos == other.bos
+
+    def choice(self, task: TaskSet) -> EncodedTask:
+        """One row a question; at its last position every letter is a candidate."""
+        prompts = [choice_prompt(task, q) for q in task.questions]
+        letters = self._letter_ids(task, prompts[0])
+        rows, truncated = [], 0
+        for index, ids in enumerate(self._ids(prompts)):
+            tokens, cut = self._cut(self.bos + ids)
+            truncated += cut
+            candidates = letters[: len(task.questions[index].choices)]
+            rows.append(Row(_array(tokens), len(tokens) - 1, _array([candidates]), index, -1))
+        return EncodedTask(tuple(rows), 0, truncated)
+
+    def continuations(self, task: TaskSet) -> EncodedTask:
+        """One row a choice; at each of its last positions the next token of the choice is the only candidate.
+
+        Context and choice are encoded together and cut at the context's length; where the joint ids do not begin with
+        the context's, the two are encoded apart and counted.
+        """
+        contexts = [continuation_context(q) for q in task.questions]
+        places = [(i, k) for i, q in enumerate(task.questions) for k in range(len(q.choices))]
+        texts = [continuation(task.questions[i].choices[k]) for i, k in places]
+        context_ids = self._ids(contexts)
+        joint_ids = self._ids([contexts[i] + text for (i, _), text in zip(places, texts, strict=True)])
+        rows, apart, truncated = [], 0, 0
+        for (i, k), text, joint in zip(places, texts, joint_ids, strict=True):
+            context = context_ids[i]
+            if joint[: len(context)] != context:
+                joint = context + self._ids([text])[0]
+                apart += 1
+            row, cut = self._continuation_row(task, task.questions[i], (i, k), context, joint)
+            rows.append(row)
+            truncated += cut
+        return EncodedTask(tuple(rows), apart, truncated)
+
+    def _continuation_row(
+        self, task: TaskSet, q: Question, place: tuple[int, int], context: list[int], joint: list[int]
+    ) -> tuple[Row, bool]:
+        targets = joint[len(context) :]
+        where = f"task {task.name}, question {q.id!r}, choice {place[1]}"
+        if not self.bos and not context:
+            raise ScoringError(f"{where}: the context is empty and the tokenizer has no BOS token to begin with")
+        if not targets:
+            raise ScoringError(f"{where}: the choice has no tokens to score")
+        if len(targets) > self.max_length:
+            raise ScoringError(f"{where}: the choice has {len(targets)} tokens, the model takes {self.max_length}")
+        tokens, cut = self._cut((self.bos + joint)[:-1])
+        return Row(_array(tokens), len(tokens) - len(targets), _array(targets)[:, None], *place), cut
+
+    def letter_form(self, task: TaskSet) -> str:
+        """How the letters of `task` are written: ` A` or `A`."""
+        return self._letters(task, choice_prompt(task, task.questions[0]))[0]
+
+    def _letter_ids(self, task: TaskSet, prompt: str) -> list[int]:
+        return self._letters(task, prompt)[1]
+
+    def _letters(self, task: TaskSet, prompt: str) -> tuple[str, list[int]]:
+        count = max(len(q.choices) for q in task.questions)
+        start = self._ids([prompt])[0]
+        for space in (" ", ""):
+            joint = self._ids([prompt + space + letter for letter in LETTERS[:count]])
+            single = [ids[:-1] == start for ids in joint]
+            if all(single):
+                return f"{space}A", [ids[-1] for ids in joint]
+        lost = LETTERS[single.index(False)]
+        raise ScoringError(
+            f"task {task.name}: the tokenizer has no single token for the letter {lost!r} after the prompt"
+        )
+
+    def _cut(self, tokens: list[int]) -> tuple[list[int], bool]:
+        return tokens[-self.max_length :], len(tokens) > self.max_length
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)[
+            "input_ids"
+        ]
+        return ids
+
+
+def batches(rows: Sequence[Row], max_tokens: int, max_scored: int) -> Iterator[list[Row]]:
+    """Rows from long to short in groups of at most `max_tokens` padded tokens and `max_scored` scored positions.
+
+    A row that is larger than a limit by itself makes a batch of its own.
+    """
+    batch: list[Row] = []
+    scored = 0
+    for row in sorted(rows, key=lambda row: -len(row.tokens)):
+        width = len(batch[0].tokens) if batch else 0
+        if batch and (width * (len(batch) + 1) > max_tokens or scored + len(row.candidates) > max_scored):
+            yield batch
+            batch, scored = [], 0
+        batch.append(row)
+        scored += len(row.candidates)
+    if batch:
+        yield batch
+
+
+def _array(values: Any) -> Integers:
+    return np.asarray(values, dtype=np.int64)

@@ -1,0 +1,75 @@
+"""An ordinary multi-objective Optuna study over lambda: accuracy up, calibration error down."""
+
+import hashlib
+from pathlib import Path
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+
+from merge_calib.merging.point import MergePoint
+
+STEP = 0.0001  # lambdas are searched to four decimals, so that names and measured values agree
+_DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+
+
+class OptunaSearch:
+    """Both parents, then `trials` points that a TPE sampler proposes in [low, high].
+
+    The study holds finished trials only, in a journal file that any Optuna tool opens. A proposal is drawn from a copy
+    of the study by a sampler seeded with (seed, number of trials), so it depends on nothing but what was measured:
+    a search that was cut off at any moment goes on as if it had not been.
+    """
+
+    def __init__(
+        self, method: str, low: float, high: float, trials: int, seed: int, journal: Path, objective: str
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._method = method
+        self._seed = seed
+        self._distribution = FloatDistribution(round(low, 4), round(high, 4), step=STEP)
+        self._trials = trials
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        name = f"{method} {low:g}:{high:g} seed {seed}, {objective}"
+        self._study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(journal))),
+            study_name=name,
+            directions=_DIRECTIONS,
+            load_if_exists=True,
+        )
+        self._study.set_user_attr("objectives", ["accuracy (maximise)", "sce (minimise)"])
+
+    @property
+    def total(self) -> int:
+        return self._trials + 2
+
+    def propose(self) -> MergePoint | None:
+        done = len(self._study.trials)
+        if done >= self.total:
+            return None
+        if done < 2:
+            return MergePoint(self._method, float(done))
+        return MergePoint(self._method, self._ask(done))
+
+    def hear(self, point: MergePoint, accuracy: float, error: float) -> None:
+        inside = self._distribution.low <= point.lam <= self._distribution.high
+        trial = optuna.trial.create_trial(
+            params={"lambda": point.lam} if inside else {},
+            distributions={"lambda": self._distribution} if inside else {},
+            user_attrs={"point": point.name},
+            values=[accuracy, error],
+        )
+        self._study.add_trial(trial)
+
+    def _ask(self, done: int) -> float:
+        sampler = TPESampler(seed=_mix(self._seed, done))
+        copy = optuna.create_study(directions=_DIRECTIONS, sampler=sampler)
+        copy.add_trials(self._study.trials)
+        return float(copy.ask({"lambda": self._distribution}).params["lambda"])
+
+
+def _mix(seed: int, number: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4], "big")

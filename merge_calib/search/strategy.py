@@ -1,0 +1,26 @@
+"""What every search is: it proposes points and hears what was measured there."""
+
+from typing import Protocol
+
+from merge_calib.merging.point import MergePoint
+
+
+class Strategy(Protocol):
+    """Proposes points until it is done; both parents are always among them.
+
+    A strategy is deterministic given what it has heard, so a run that was cut off and started again proposes the
+    same points; points that are already measured cost nothing.
+    """
+
+    def propose(self) -> MergePoint | None:
+        """The next point, or None when done; called again before `hear`, it proposes the same."""
+        ...
+
+    def hear(self, point: MergePoint, accuracy: float, error: float) -> None:
+        """Take in the mean accuracy and the mean calibration error over tasks of the point proposed last."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """How many points it will propose in all, for the progress bar."""
+        ...

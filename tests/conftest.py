@@ -1,0 +1,93 @@
+"""Small pairs and questions that the tests share."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real files, where the checkout has them beside it."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("shared/data is not there")
+    return SHARED / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or fills the user's cache of fingerprints."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def byte_tokenizer(words: tuple[str, ...] = (" A", " B", " C", " D", " E")) -> PreTrainedTokenizerFast:
+    """Single bytes and a few whole words; accepts any text; BOS by default."""
+    vocabulary = {token: id for id, token in enumerate(["<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), *words])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, ignore_merges=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_next")
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def tiny_llama(seed: int, vocab: int = 263, **settings) -> LlamaForCausalLM:
+    """Two layers with weights large enough to make differences visible."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=0,
+        eos_token_id=1,
+        **settings,
+    )
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.15)
+    return model
+
+
+def save_model(model, folder: Path, dtype: torch.dtype = torch.float32, **options) -> Path:
+    """Write a model folder with the byte tokenizer."""
+    model.to(dtype).save_pretrained(folder, **options)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_questions(path: Path, count: int, seed: int = 0, choices: int = 4) -> Path:
+    """An own-question file of short invented questions."""
+    rng = np.random.default_rng(seed)
+    lines = []
+    for i in range(count):
+        words = ["red", "blue", "old mill", "harbour", "Monday", "nothing at all", "seven"]
+        picked = [str(word) for word in rng.permutation(words)[: choices - i % 2]]
+        text = f"Question {i}: " + "what " * int(rng.integers(1, 6)) + "is it?"
+        lines.append({"id": f"q{i}", "question": text, "choices": picked, "answer": int(rng.integers(len(picked)))})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def pair_folders(tmp_path_factory) -> tuple[Path, Path]:
+    """A base and an aligned model: two random tiny Llamas, stored in bf16."""
+    root = tmp_path_factory.mktemp("pair")
+    return (
+        save_model(tiny_llama(1), root / "base", torch.bfloat16),
+        save_model(tiny_llama(2), root / "aligned", torch.bfloat16),
+    )
+
+
+@pytest.fixture
+def questions(tmp_path) -> Path:
+    return write_questions(tmp_path / "quiz.jsonl", 12)
