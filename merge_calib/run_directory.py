@@ -71,7 +71,7 @@ class RunDirectory:
         merged = dict(plan)
         if (self.path / "run.json").exists():
             before = self.plan
-            merged["tasks"] = {**before["tasks"], **plan["tasks"]}
+            merged["tasks"] = {**before["tasks"], **{t: _united(before["tasks"].get(t), new) for t, new in plan["tasks"].items()}}
             merged["confidence"] = list(dict.fromkeys([*before["confidence"], *plan["confidence"]]))
         if merged != self.__dict__.get("plan"):
             write_json(self.path / "run.json", merged)
@@ -146,6 +146,12 @@ class RunDirectory:
 
     def _scores_file(self, name: str, task: str, confidence: str) -> Path:
         return self.path / "scores" / name / f"{task}.{confidence}.npz"
+
+
+def _united(before: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a task, with what other confidence methods left in it."""
+    counts = {key: {**(before or {}).get(key, {}), **new[key]} for key in ("encoded_apart", "truncated")}
+    return {**new, "letters": new["letters"] or (before or {}).get("letters"), **counts}
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -13,11 +13,9 @@ from merge_calib.tasks import BENCHMARKS, available_tasks
 def tasks(data_dir: Path | None) -> None:
     """List what can be asked, and the files that each benchmark is read from."""
     held = available_tasks(data_dir) if data_dir else []
-    for benchmark in BENCHMARKS:
-        mark = "  (there)" if benchmark.name in held else ""
-        click.echo(f"{benchmark.name}{mark}\n    {benchmark.description}")
-        for files in benchmark.files:
-            click.echo(f"    DATA_DIR/{files}")
+    for name, benchmark in BENCHMARKS.items():
+        mark = "  (there)" if name in held else ""
+        click.echo(f"{name}{mark}\n    {benchmark.description}\n    in DATA_DIR: {benchmark.expected}")
     click.echo(
         "own FILE.jsonl\n    a question a line: "
         '{"id": "...", "question": "...", "choices": ["...", "..."], "answer": 0}\n'

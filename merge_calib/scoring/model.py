@@ -134,24 +134,33 @@ def _load(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool) -
 
 
 def _targets(model: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """Where each checkpoint tensor lies in the model, proved by its values."""
+    """Where each checkpoint tensor lies in the model: by its name, or else by its values (a renamed tensor)."""
     places: dict[str, torch.Tensor] = dict(model.state_dict(keep_vars=True))
     prefix = f"{model.base_model_prefix}."
-    found: dict[str, torch.Tensor] = {}
-    lost: list[str] = []
+    found: dict[str, str] = {}
     for name in sorted(checkpoint.tensors):
-        place = next((places[n] for n in (name, prefix + name, name.removeprefix(prefix)) if n in places), None)
         value = checkpoint.read(name)
-        if place is None or place.shape != value.shape or not torch.equal(place.cpu(), value.to(place.dtype)):
-            lost.append(name)
-        else:
-            found[name] = place
+        for place in (name, prefix + name, name.removeprefix(prefix)):
+            if place in places and _holds(places[place], value):
+                found[name] = place
+                break
+    lost = [name for name in sorted(checkpoint.tensors) if name not in found]
+    for name in list(lost):
+        value = checkpoint.read(name)
+        free = [place for place in places if place not in found.values() and _holds(places[place], value)]
+        if len(free) == 1:
+            found[name] = free[0]
+            lost.remove(name)
     if lost:
         raise CheckpointError(
             f"{checkpoint.folder}: {len(lost)} tensor(s) are not held by the loaded model as they are stored, so they "
             f"cannot be merged in place: {', '.join(lost[:8])}"
         )
-    return found
+    return {name: places[place] for name, place in found.items()}
+
+
+def _holds(place: torch.Tensor, value: torch.Tensor) -> bool:
+    return place.shape == value.shape and torch.equal(place.cpu(), value.to(place.dtype))
 
 
 def _first_line(error: Exception) -> str:

@@ -116,7 +116,7 @@ class Encoder:
         start = self._ids([prompt])[0]
         for space in (" ", ""):
             joint = self._ids([prompt + space + letter for letter in LETTERS[:count]])
-            single = [ids[:-1] == start for ids in joint]
+            single = [len(ids) == len(start) + 1 and ids[:-1] == start for ids in joint]
             if all(single):
                 return f"{space}A", [ids[-1] for ids in joint]
         lost = LETTERS[single.index(False)]

@@ -1,0 +1,272 @@
+"""The run as a whole: what it leaves, what it never does twice, and how it survives."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import byte_tokenizer, save_model, tiny_llama, write_questions
+from plain_loop import choice_log_probabilities
+from transformers import AutoModelForCausalLM
+
+import merge_calib.sweep as sweep_module
+from merge_calib.errors import OutputError, RunDirectoryError
+from merge_calib.merging.point import MergePoint
+from merge_calib.plan import SweepPlan, parse_confidences, parse_lambdas
+from merge_calib.scores import ChoiceScores
+from merge_calib.sweep import sweep
+from merge_calib.tasks import load_task
+
+ALL = "choice,continuation-sum,continuation-min"
+
+
+def plan(folders, questions, out, lambdas="0:1.5:0.5", confidence="choice", **options) -> SweepPlan:
+    return SweepPlan(
+        str(folders[0]),
+        str(folders[1]),
+        out,
+        tasks=(str(questions),),
+        confidence=parse_confidences(confidence),
+        lambdas=parse_lambdas(lambdas),
+        **options,
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    kept = [folder / "results.csv", *sorted((folder / "scores").rglob("*.npz"))]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def count_scoring(monkeypatch):
+    """Counts how often a task is put to the model."""
+    asked = []
+    original = sweep_module.score
+
+    def counting(model, questionnaire, task, confidences, *rest):
+        asked.append((task.name, tuple(confidences)))
+        return original(model, questionnaire, task, confidences, *rest)
+
+    monkeypatch.setattr(sweep_module, "score", counting)
+    return asked
+
+
+def test_a_sweep_leaves_the_run_directory_of_the_design(pair_folders, questions, tmp_path):
+    sweep(plan(pair_folders, questions, tmp_path / "out", confidence=ALL))
+    found = rows(tmp_path / "out")
+    assert [row["point"] for row in found[::6]] == [f"linear-lambda-{lam}000" for lam in ("0.0", "0.5", "1.0", "1.5")]
+    assert {row["task"] for row in found} == {"quiz", "mean"}
+    assert {row["confidence"] for row in found} == set(ALL.split(","))
+    assert {row["n"] for row in found} == {"12"}
+    record = json.loads((tmp_path / "out" / "points" / "linear-lambda-0.5000.json").read_text())
+    assert record["lambda"] == 0.5
+    assert set(record["scores"]["quiz"]) == set(ALL.split(","))
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert len(run["identity"]["base"]["sha256"]) == 64
+    assert run["tasks"]["quiz"]["letters"] == " A"
+
+
+def test_scores_at_both_ends_and_between_equal_a_plain_loop_over_saved_checkpoints(pair_folders, questions, tmp_path):
+    """The reference merges in numpy, saves the checkpoint and asks it one row at a time."""
+    sweep(plan(pair_folders, questions, tmp_path / "out", confidence=ALL))
+    parents = [AutoModelForCausalLM.from_pretrained(folder) for folder in pair_folders]
+    task, tokenizer = load_task(str(questions), None), byte_tokenizer()
+    for lam in (0.0, 0.5, 1.0):
+        merged = AutoModelForCausalLM.from_pretrained(pair_folders[1])
+        for name, tensor in merged.state_dict().items():
+            one, other = (parent.state_dict()[name].float().numpy().astype(np.float64) for parent in parents)
+            mixed = torch.from_numpy(((1 - lam) * one + lam * other).astype(np.float32)).to(torch.bfloat16)
+            tensor.copy_(mixed)
+        merged.save_pretrained(tmp_path / f"reference-{lam}")
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / f"reference-{lam}", dtype=torch.float32).eval()
+        folder = tmp_path / "out" / "scores" / MergePoint("linear", lam).name
+        scores = {c: ChoiceScores.load(folder / f"quiz.{c}.npz").logprobs for c in ALL.split(",")}
+        for i, q in enumerate(task.questions):
+            lines = "".join(f"{letter}. {choice}\n" for letter, choice in zip("ABCD", q.choices, strict=False))
+            for k, choice in enumerate(q.choices):
+                prompt = f"{q.question}\n{lines}Answer:"
+                letter = choice_log_probabilities(model, tokenizer, prompt, f" {'ABCD'[k]}")
+                said = choice_log_probabilities(model, tokenizer, f"Question: {q.question}\nAnswer:", f" {choice}")
+                assert scores["choice"][i, k] == pytest.approx(letter[0], abs=1e-4)
+                assert scores["continuation-sum"][i, k] == pytest.approx(sum(said), abs=1e-4)
+                assert scores["continuation-min"][i, k] == pytest.approx(min(said), abs=1e-4)
+
+
+def test_the_recovered_checkpoint_gives_the_scores_of_the_sweep(pair_folders, questions, tmp_path):
+    out = tmp_path / "out"
+    results = sweep(plan(pair_folders, questions, out, accuracy_margin=1.0))
+    assert results.selection.recovers
+    recovered = out / "checkpoints" / results.selection.point
+    again = sweep(plan((recovered, pair_folders[1]), questions, tmp_path / "again", lambdas="0,1"))
+    name = results.selection.point
+    before = ChoiceScores.load(out / "scores" / name / "quiz.choice.npz").logprobs
+    after = ChoiceScores.load(again.run.path / "scores" / "linear-lambda-0.0000" / "quiz.choice.npz").logprobs
+    np.testing.assert_array_equal(before, after)
+
+
+def test_nothing_is_recovered_where_the_aligned_model_is_selected(pair_folders, questions, tmp_path):
+    results = sweep(plan(pair_folders, questions, tmp_path / "out", lambdas="0,1"))
+    assert results.selection.point == "linear-lambda-1.0000"
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    frontier = json.loads((tmp_path / "out" / "frontier.json").read_text())
+    assert frontier["selected"]["recovers"] is False
+    assert "lambda > 0" in frontier["selected"]["rule"]
+
+
+def test_a_finished_run_is_not_measured_again(pair_folders, questions, tmp_path, count_scoring):
+    sweep(plan(pair_folders, questions, tmp_path / "out"))
+    assert len(count_scoring) == 4
+    before = files(tmp_path / "out")
+    sweep(plan(pair_folders, questions, tmp_path / "out"))
+    assert len(count_scoring) == 4
+    assert files(tmp_path / "out") == before
+
+
+def test_more_points_tasks_and_methods_measure_only_those(pair_folders, questions, tmp_path, count_scoring):
+    out = tmp_path / "out"
+    sweep(plan(pair_folders, questions, out, lambdas="0,0.5,1"))
+    stamps = {path: path.stat().st_mtime_ns for path in (out / "scores").rglob("*.npz")}
+    count_scoring.clear()
+    sweep(plan(pair_folders, questions, out, lambdas="0,0.25,0.5,1"))
+    assert count_scoring == [("quiz", ("choice",))]
+    count_scoring.clear()
+    sweep(plan(pair_folders, questions, out, lambdas="0,1", confidence="choice,continuation-min"))
+    assert count_scoring == [("quiz", ("continuation-min",))] * 2
+    count_scoring.clear()
+    other = write_questions(tmp_path / "other.jsonl", 5, seed=1)
+    sweep(plan(pair_folders, other, out, lambdas="0,1"))
+    assert count_scoring == [("other", ("choice",))] * 2
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    frontier = json.loads((out / "frontier.json").read_text())
+    assert frontier["incomplete"] == ["linear-lambda-0.2500", "linear-lambda-0.5000"]
+
+
+def test_a_run_in_two_parts_ends_with_the_same_bytes(pair_folders, questions, tmp_path):
+    sweep(plan(pair_folders, questions, tmp_path / "once", confidence=ALL))
+    sweep(plan(pair_folders, questions, tmp_path / "twice", lambdas="0,1,1.5", confidence=ALL))
+    sweep(plan(pair_folders, questions, tmp_path / "twice", confidence=ALL))
+    assert files(tmp_path / "once") == files(tmp_path / "twice")
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(pair_folders, tmp_path):
+    """kill -9 three times, each when one more scores file has appeared."""
+    questions = write_questions(tmp_path / "quiz.jsonl", 150)
+    arguments = ["--base", pair_folders[0], "--aligned", pair_folders[1], "--tasks", questions, "--confidence", ALL]
+    command = [sys.executable, "-m", "merge_calib", "sweep", *map(str, arguments), "--lambdas", "0:1:0.1", "--out"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    killed = 0
+    for wanted in (1, 4, 9):
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment, stderr=subprocess.PIPE)
+        while process.poll() is None and len(list((tmp_path / "killed").rglob("*.npz"))) < wanted:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        process.stderr.close()
+    assert killed == 3
+    for name in ("killed", "whole"):
+        subprocess.run([*command, str(tmp_path / name)], env=environment, check=True, capture_output=True)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_scores_that_were_written_but_not_recorded_are_kept(pair_folders, questions, tmp_path, count_scoring):
+    out = tmp_path / "out"
+    sweep(plan(pair_folders, questions, out))
+    before = files(out)
+    (out / "points" / "linear-lambda-0.5000.json").unlink()
+    count_scoring.clear()
+    sweep(plan(pair_folders, questions, out))
+    assert count_scoring == []
+    assert files(out) == before
+
+
+def test_a_folder_with_another_plan_is_refused_and_left_alone(pair_folders, questions, tmp_path):
+    out = tmp_path / "out"
+    sweep(plan(pair_folders, questions, out, lambdas="0,1"))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(RunDirectoryError, match="dtype: the run has float32, asked is bfloat16"):
+        sweep(plan(pair_folders, questions, out, dtype=torch.bfloat16))
+    with pytest.raises(RunDirectoryError, match="aligned: the run has"):
+        sweep(plan((pair_folders[0], pair_folders[0]), questions, out))
+    with pytest.raises(RunDirectoryError, match=r"task quiz: the run has other questions \(12\) than asked for \(5\)"):
+        sweep(plan(pair_folders, questions, out, limit=5))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_with_other_things_in_it_is_refused(pair_folders, questions, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    with pytest.raises(RunDirectoryError, match="not empty and holds no run"):
+        sweep(plan(pair_folders, questions, tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_two_processes_cannot_measure_into_one_folder(pair_folders, questions, tmp_path):
+    from merge_calib.run_directory import RunDirectory
+
+    with RunDirectory(tmp_path / "out").locked(), pytest.raises(RunDirectoryError, match="in use by another"):
+        sweep(plan(pair_folders, questions, tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda out: (out / "run.json").write_text("{"), "run.json is damaged"),
+        (lambda out: (out / "points/linear-lambda-0.0000.json").write_text("[]"), "0.0000.json is damaged"),
+        (lambda out: (out / "scores/linear-lambda-0.0000/quiz.choice.npz").unlink(), "is missing although"),
+        (lambda out: (out / "scores/linear-lambda-0.0000/quiz.choice.npz").write_bytes(b"x"), "is damaged: its hash"),
+        (lambda out: (out / "run.json").write_text('{"format": 99}'), "format 99; this version reads format 1"),
+    ],
+)
+def test_damage_is_named_by_its_file(pair_folders, questions, tmp_path, damage, message):
+    sweep(plan(pair_folders, questions, tmp_path / "out", lambdas="0,1"))
+    damage(tmp_path / "out")
+    with pytest.raises(RunDirectoryError, match=message):
+        sweep(plan(pair_folders, questions, tmp_path / "out", lambdas="0,1"))
+
+
+def test_a_full_disk_stops_with_one_message_and_the_run_goes_on_later(pair_folders, questions, tmp_path, monkeypatch):
+    sweep(plan(pair_folders, questions, tmp_path / "whole"))
+    saved = []
+
+    def full_at_the_third(file, **fields):
+        saved.append(file)
+        if len(saved) == 3:
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+        return original(file, **fields)
+
+    original = np.savez
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full_at_the_third)
+        with pytest.raises(OutputError, match=r"quiz\.choice\.npz: No space left on device"):
+            sweep(plan(pair_folders, questions, tmp_path / "out"))
+    assert len(list((tmp_path / "out").rglob("*.npz"))) == 2
+    assert not list((tmp_path / "out").rglob("*partial*"))
+    sweep(plan(pair_folders, questions, tmp_path / "out"))
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_tokenizers_that_disagree_are_refused_with_the_question(pair_folders, questions, tmp_path):
+    base = save_model(tiny_llama(1), tmp_path / "base", torch.bfloat16)
+    byte_tokenizer(words=(" B", " A", " C", " D", " E")).save_pretrained(base)
+    with pytest.raises(Exception, match="tokenizers disagree: task quiz, question 'q0'"):
+        sweep(plan((base, pair_folders[1]), questions, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_tokenizers_that_differ_only_where_nothing_is_asked_are_accepted(pair_folders, questions, tmp_path):
+    base = save_model(tiny_llama(1), tmp_path / "base", torch.bfloat16)
+    byte_tokenizer(words=(" A", " B", " C", " D", " zebra")).save_pretrained(base)
+    sweep(plan((base, pair_folders[1]), questions, tmp_path / "out", lambdas="0,1"))
