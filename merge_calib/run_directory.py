@@ -67,7 +67,7 @@ class RunDirectory:
             )
 
     def extend(self, plan: Mapping[str, Any]) -> None:
-        """Write run.json: `plan`, with the tasks, confidence methods and lambdas that the run had before."""
+        """Write run.json: `plan`, with the tasks and confidence methods that the run had before."""
         merged = dict(plan)
         if (self.path / "run.json").exists():
             before = self.plan

@@ -104,8 +104,9 @@ def test_scores_at_both_ends_and_between_equal_a_plain_loop_over_saved_checkpoin
                 assert scores["continuation-min"][i, k] == pytest.approx(min(said), abs=1e-4)
 
 
-def test_the_recovered_checkpoint_gives_the_scores_of_the_sweep(pair_folders, questions, tmp_path):
+def test_the_recovered_checkpoint_gives_the_scores_of_the_sweep(pair_folders, tmp_path):
     out = tmp_path / "out"
+    questions = write_questions(tmp_path / "quiz.jsonl", 12, seed=4)  # a seed that selects a point between
     results = sweep(plan(pair_folders, questions, out, accuracy_margin=1.0))
     assert results.selection.recovers
     recovered = out / "checkpoints" / results.selection.point

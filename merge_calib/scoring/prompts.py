@@ -9,13 +9,13 @@ def choice_prompt(task: TaskSet, q: Question) -> str:
     """The text after which the `choice` method reads the letters ` A`, ` B`, ...
 
     Sources: MMLU, Hendrycks et al. 2021; ARC, HellaSwag and PIQA, the prompt of Yang et al. 2024 as Oh & Hwang 2024
-    use it.
+    use it. MMLU's questions lose blanks at their ends, as in lm-eval; no other text is changed.
     """
     options = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, q.choices, strict=False)]
     lines = "\n".join(options)
     if task.style == "mmlu":
         header = f"The following are multiple choice questions (with answers) about {q.subject}."
-        return f"{header}\n\n{q.question}\n{lines}\nAnswer:"
+        return f"{header}\n\n{q.question.strip()}\n{lines}\nAnswer:"
     if task.style == "medmcqa":
         return f"Question: {q.question}\nChoices:\n{lines}\nAnswer:"
     if task.style == "select":

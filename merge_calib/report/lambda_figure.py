@@ -1,0 +1,115 @@
+"""Every measure along the way from base to aligned and beyond."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from merge_calib.report.landmarks import Landmarks
+from merge_calib.report.measures import ACCURACY, BRIER, ECE, MEAN_CONFIDENCE, NLL, SCE, Measure
+from merge_calib.report.style import (
+    COLOURS,
+    GREY,
+    INK,
+    MARKERS,
+    WIDE,
+    Drawing,
+    label_text,
+    new_figure,
+    plain_axes,
+)
+from merge_calib.report.text import count_text, csv_text
+from merge_calib.results import MEAN, Results
+
+PANELS = (ACCURACY, SCE, ECE, NLL, BRIER, MEAN_CONFIDENCE)
+MOST_COLOURED = 12  # more tasks than this are drawn alike: nobody could tell them apart
+_LINES = ("-", (0, (4, 1.5)))
+
+
+def draw_lambda(results: Results, landmarks: Landmarks, confidence: str) -> Drawing | None:
+    """The measures against lambda, a thin line a task and a thick one for the mean; None without measurements."""
+    rows = [row for task in _lines(results) for row in results.line(task, confidence)]
+    if not rows:
+        return None
+    entries = [*_task_entries(results, confidence), *_landmark_entries(landmarks)]
+    columns = _legend_columns(entries)
+    figure = new_figure(WIDE, 3.5 + 0.14 * -(-len(entries) // columns))
+    grid = figure.subplots(2, 3, sharex=True, squeeze=False)
+    for axes, measure in zip(grid.flat, PANELS, strict=True):
+        _panel(axes, results, confidence, measure)
+        _landmark_lines(axes, landmarks)
+    for axes in grid[-1]:
+        axes.set_xlabel("λ (0 base, 1 aligned)")
+    figure.legend(handles=entries, loc="outside lower center", ncols=columns)
+    return Drawing(figure, _numbers(results, confidence))
+
+
+def _lines(results: Results) -> tuple[str, ...]:
+    """What has a line of its own; the mean of one task is that task."""
+    return results.tasks if len(results.tasks) == 1 else (*results.tasks, MEAN)
+
+
+def _panel(axes: Axes, results: Results, confidence: str, measure: Measure) -> None:
+    plain_axes(axes)
+    axes.set_title("NLL (nats)" if measure is NLL else measure.heading(results.run.plan["bins"]), loc="left")
+    scale = 100 if measure.is_share else 1
+    for task in _lines(results):
+        pairs = [(row.point.lam, measure.of(row.measurement)) for row in results.line(task, confidence)]
+        known = [(lam, scale * value) for lam, value in pairs if value is not None]
+        axes.plot([lam for lam, _ in known], [value for _, value in known], **_look(results, task))
+
+
+def _look(results: Results, task: str) -> dict[str, Any]:
+    """The line of a task: colour and marker tell six apart, dashes six more."""
+    if task == _lines(results)[-1]:
+        return {"color": INK, "linewidth": 1.8, "marker": "o", "markersize": 2.8, "zorder": 4}
+    thin: dict[str, Any] = {"linewidth": 0.8, "markersize": 2.2, "zorder": 3}
+    if len(results.tasks) > MOST_COLOURED:
+        return {**thin, "color": GREY, "linewidth": 0.5}
+    i = results.tasks.index(task)
+    dashes = _LINES[i // len(COLOURS) % len(_LINES)]
+    return {**thin, "color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": dashes}
+
+
+def _landmark_lines(axes: Axes, landmarks: Landmarks) -> None:
+    for parent in (landmarks.base, landmarks.aligned):
+        if parent is not None:
+            axes.axvline(parent.lam, **_PARENT)
+    if landmarks.recovers and landmarks.selected is not None:
+        axes.axvline(landmarks.selected.lam, **_SELECTED)
+
+
+_PARENT: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "zorder": 1}
+_SELECTED: dict[str, Any] = {"color": INK, "linewidth": 1.0, "linestyle": (0, (3, 2)), "zorder": 2}
+
+
+def _task_entries(results: Results, confidence: str) -> list[Line2D]:
+    tasks = [task for task in _lines(results) if results.line(task, confidence)]
+    if len(results.tasks) > MOST_COLOURED:
+        alike = Line2D([], [], label=count_text(len(results.tasks), "task"), **_look(results, results.tasks[0]))
+        return [alike, *(Line2D([], [], label="mean", **_look(results, task)) for task in tasks if task == MEAN)]
+    return [Line2D([], [], label=label_text(task), **_look(results, task)) for task in tasks]
+
+
+def _landmark_entries(landmarks: Landmarks) -> list[Line2D]:
+    entries = []
+    parents = [role for role in ("base", "aligned") if getattr(landmarks, role) is not None]
+    if parents:
+        entries.append(Line2D([], [], label=", ".join(parents), **_PARENT))
+    if landmarks.recovers and landmarks.selected is not None:
+        entries.append(Line2D([], [], label=f"selected, λ = {landmarks.selected.lam:.3g}", **_SELECTED))
+    return entries
+
+
+def _legend_columns(entries: list[Line2D]) -> int:
+    """As many columns as the longest label leaves room for, in a width of 7 pt letters."""
+    longest = max(len(str(entry.get_label())) for entry in entries)
+    return max(1, min(len(entries), int((WIDE - 0.1) / (0.5 + 0.062 * longest))))
+
+
+def _numbers(results: Results, confidence: str) -> str:
+    rows = [row for task in (*results.tasks, MEAN) for row in results.line(task, confidence)]
+    return csv_text(
+        ("task", "point", "lambda", *(measure.column for measure in PANELS)),
+        ([r.task, r.point.name, r.point.lam, *(measure.of(r.measurement) for measure in PANELS)] for r in rows),
+    )

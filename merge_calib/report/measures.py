@@ -1,0 +1,47 @@
+"""The measures that a report shows: what each is called and how it is written."""
+
+from dataclasses import dataclass
+
+from merge_calib.calibration.measurement import Measurement
+from merge_calib.report.text import MISSING
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of results.csv with its name for people; shares are shown in %, binned ones with their M."""
+
+    column: str
+    label: str
+    is_share: bool = False
+    is_binned: bool = False
+
+    def of(self, measurement: Measurement | None) -> float | None:
+        """The value as measured; None where it is undefined or was not measured."""
+        return None if measurement is None else getattr(measurement, self.column)
+
+    def heading(self, bins: int) -> str:
+        """The label with its unit or its number of bins."""
+        if self.is_binned:
+            return f"{self.label} (M = {bins})"
+        return f"{self.label} (%)" if self.is_share else self.label
+
+    def text(self, value: float | None) -> str:
+        if value is None:
+            return MISSING
+        return f"{100 * value:.2f}%" if self.is_share else f"{value:.4f}"
+
+    def difference_text(self, value: float | None) -> str:
+        """A difference with its sign; shares differ by points."""
+        if value is None:
+            return MISSING
+        return f"{100 * value:+.2f} points" if self.is_share else f"{value:+.4f}"
+
+
+ACCURACY = Measure("accuracy", "Accuracy", is_share=True)
+SCE = Measure("sce", "SCE", is_binned=True)
+SCE_AGREEMENT = Measure("sce_agreement", "SCE-agreement", is_binned=True)
+ECE = Measure("ece", "ECE", is_binned=True)
+NLL = Measure("nll", "NLL")
+BRIER = Measure("brier", "Brier")
+MEAN_CONFIDENCE = Measure("mean_confidence", "Mean confidence", is_share=True)
+AUROC = Measure("auroc", "AUROC")

@@ -1,0 +1,261 @@
+"""report.md: what to read first."""
+
+from collections.abc import Collection
+from dataclasses import fields
+from pathlib import PurePath
+
+from merge_calib.calibration.measurement import Measurement
+from merge_calib.merging.point import MergePoint
+from merge_calib.report.captions import figures_section
+from merge_calib.report.landmarks import Landmarks, mean_of
+from merge_calib.report.measures import ACCURACY, BRIER, ECE, MEAN_CONFIDENCE, NLL, SCE, SCE_AGREEMENT, Measure
+from merge_calib.report.recorded import recorded
+from merge_calib.report.standing import FACTS, Standing, standing
+from merge_calib.report.tables import CHANGED, change, shown_tasks, task_text, which_sce
+from merge_calib.report.text import MISSING, code, count_text, lambda_text, markdown_table, rate_text
+from merge_calib.results import MEAN, Results
+
+SAME_QUESTIONS = (
+    "These are point estimates on the same questions that were used for choosing the point, and no intervals are "
+    "given yet: a point chosen as the best of many looks better on these questions than it will on new ones (the "
+    "winner's curse), so nothing here is an established claim."
+)
+_HEADLINE = (ACCURACY, SCE, ECE, NLL)
+_BESIDE = (ACCURACY, SCE, SCE_AGREEMENT, ECE, NLL, BRIER, MEAN_CONFIDENCE)
+
+
+def page(results: Results, landmarks: Landmarks, drawn: Collection[str]) -> str:
+    """The whole of report.md; `drawn` names the figures that exist."""
+    sections = [
+        f"# Calibration between {code(_short_names(results)[0])} and {code(_short_names(results)[1])}\n",
+        _in_short(results, landmarks),
+        _compared(results),
+        _alignment(results, landmarks),
+        _selected(results, landmarks),
+        figures_section(results, landmarks, drawn),
+        _change_rates(results, landmarks),
+        recorded(results, landmarks),
+        _conventions(results),
+        _next(results, landmarks),
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def _short_names(results: Results) -> tuple[str, str]:
+    """The last part of each parent's name, or all of it where that would say the same twice."""
+    base, aligned = str(results.run.plan["base"]), str(results.run.plan["aligned"])
+    short = PurePath(base).name or base, PurePath(aligned).name or aligned
+    return (base, aligned) if short[0] == short[1] else short
+
+
+def _in_short(results: Results, landmarks: Landmarks) -> str:
+    confidence = results.confidences[0]
+    base, aligned, selected = (
+        mean_of(results, point, confidence) for point in (landmarks.base, landmarks.aligned, landmarks.selected)
+    )
+    over = f"means over {len(results.tasks)} tasks, " if len(results.tasks) > 1 else ""
+    lines = []
+    if base and aligned:
+        lines.append(f"- Alignment changed {_moved(base, aligned)}; {over}confidence method {code(confidence)}.")
+    if selected is None or landmarks.selected is None:
+        lines.append(f"- Nothing could be selected: the aligned model lacks some tasks by {code(confidence)}.")
+    elif not landmarks.recovers:
+        lines.append("- The rule selects the aligned model itself; nothing was recovered.")
+    elif aligned:
+        lam = lambda_text(landmarks.selected.lam)
+        lines.append(f"- The rule selects lambda = {lam}. From the aligned model to it: {_moved(aligned, selected)}.")
+    return "\n".join([*lines, f"\n{SAME_QUESTIONS}\n"])
+
+
+def _moved(before: Measurement, after: Measurement) -> str:
+    """`accuracy from .. to .. (difference), SCE from .. to .. (difference)`."""
+    parts = []
+    for measure in (ACCURACY, SCE):
+        old, new = measure.of(before), measure.of(after)
+        assert old is not None
+        assert new is not None
+        name = measure.label if measure.is_binned else measure.label.lower()
+        parts.append(f"{name} from {measure.text(old)} to {measure.text(new)} ({measure.difference_text(new - old)})")
+    return ", ".join(parts)
+
+
+def _compared(results: Results) -> str:
+    plan = results.run.plan
+    tasks = ", ".join(
+        f"{task_text(name)} ({count_text(task['n'], 'question')})" for name, task in plan["tasks"].items()
+    )
+    lambdas = sorted({row.point.lam for row in results.rows})
+    reach = f", lambda from {lambda_text(lambdas[0])} to {lambda_text(lambdas[-1])}" if lambdas else ""
+    count = len({row.point for row in results.rows})
+    methods = ", ".join(code(c) for c in results.confidences)
+    first = " (the first one selects)" if len(results.confidences) > 1 else ""
+    computed = plan.get("identity", {}).get("dtype", MISSING)
+    return (
+        "## What was compared\n\n"
+        f"- base (lambda = 0): {code(str(plan['base']))}\n"
+        f"- aligned (lambda = 1): {code(str(plan['aligned']))}\n"
+        f"- tasks: {tasks}\n"
+        f"- confidence methods: {methods}{first}\n"
+        f"- points: {count}{reach}; method {code(str(plan['method']))}, search {code(str(plan['search']))}, "
+        f"seed {plan['seed']}\n"
+        f"- computed in {computed} on {plan['device']}\n"
+    )
+
+
+def _alignment(results: Results, landmarks: Landmarks) -> str:
+    rows = []
+    for confidence in results.confidences:
+        for measure in _HEADLINE:
+            c = change(results, landmarks, MEAN, confidence, measure)
+            numbers = (measure.text(c.base), measure.text(c.aligned), measure.difference_text(c.difference))
+            rows.append((*_first_cells(results, confidence, measure), *numbers, rate_text(c.rate)))
+    header = (*_first_headings(results), "base", "aligned", "difference", "change rate")
+    table = markdown_table(header, rows, names=len(header) - 4)
+    return f"## What alignment did\n\n{_over(results)}\n\n{table}"
+
+
+def _over(results: Results) -> str:
+    n = len(results.tasks)
+    return "On the one task that was asked." if n == 1 else f"Means over {n} tasks, every task with the same weight."
+
+
+def _first_headings(results: Results) -> tuple[str, ...]:
+    return ("confidence", "measure") if len(results.confidences) > 1 else ("measure",)
+
+
+def _first_cells(results: Results, confidence: str, measure: Measure) -> tuple[str, ...]:
+    bins = results.run.plan["bins"]
+    label = measure.heading(bins) if measure.is_binned else measure.label
+    return (code(confidence), label) if len(results.confidences) > 1 else (label,)
+
+
+def _selected(results: Results, landmarks: Landmarks) -> str:
+    title = "## The selected point\n"
+    if landmarks.selected is None:
+        return f"{title}\nNothing could be selected: the aligned model has not been measured on all tasks yet.\n"
+    rule = f"Rule, by {code(results.confidences[0])}: {results.selection.rule}."
+    if not landmarks.recovers:
+        said = "The rule selects the aligned model itself; nothing was recovered."
+        return f"{title}\n{rule}\n\n{said}\n\n{SAME_QUESTIONS}\n"
+    tied = [code(name) for name in results.selection.tied]
+    parts = [
+        title,
+        f"{rule}\n",
+        f"It selects {code(landmarks.selected.name)} (lambda = {lambda_text(landmarks.selected.lam)}) among "
+        f"{count_text(len(results.selection.eligible), 'point')} that keep the accuracy."
+        + (f" It is tied with {', '.join(tied)} on SCE." if tied else "")
+        + f" {_checkpoint(results, landmarks.selected)}\n",
+        _beside_parents(results, landmarks, landmarks.selected),
+        "On these questions, by mean accuracy and mean SCE:\n",
+        _standing_table(results, landmarks, landmarks.selected),
+        f"{SAME_QUESTIONS}\n",
+    ]
+    return "\n".join(parts)
+
+
+def _standing_table(results: Results, landmarks: Landmarks, selected: MergePoint) -> str:
+    """Four separate facts, a row each, a column for each confidence method."""
+    columns = [standing(results, landmarks, selected, confidence) for confidence in results.confidences]
+    answer = {True: "yes", False: "no", None: MISSING}
+    rows = [
+        (FACTS[field.name], *(answer[getattr(column, field.name)] for column in columns)) for field in fields(Standing)
+    ]
+    return markdown_table(("the selected point is", *map(code, results.confidences)), rows)
+
+
+def _checkpoint(results: Results, selected: MergePoint) -> str:
+    folder = f"checkpoints/{selected.name}"
+    if (results.run.path / folder).is_dir():
+        return f"Its checkpoint is {code(folder)}."
+    return f"Its checkpoint is not in this folder; `merge-calib merge --lambda {lambda_text(selected.lam)}` writes it."
+
+
+def _beside_parents(results: Results, landmarks: Landmarks, selected: MergePoint) -> str:
+    rows = []
+    for confidence in results.confidences:
+        trio = [mean_of(results, p, confidence) for p in (landmarks.base, selected, landmarks.aligned)]
+        for measure in _BESIDE if confidence == results.confidences[0] else _HEADLINE:
+            base, chosen, aligned = (measure.of(m) for m in trio)
+            numbers = (measure.text(base), measure.text(chosen), measure.text(aligned))
+            differences = (_difference(measure, chosen, base), _difference(measure, chosen, aligned))
+            rows.append((*_first_cells(results, confidence, measure), *numbers, *differences))
+    header = (*_first_headings(results), "base", "selected", "aligned", "selected - base", "selected - aligned")
+    return markdown_table(header, rows, names=len(header) - 5)
+
+
+def _difference(measure: Measure, value: float | None, other: float | None) -> str:
+    return measure.difference_text(None if value is None or other is None else value - other)
+
+
+def _change_rates(results: Results, landmarks: Landmarks) -> str:
+    bins = results.run.plan["bins"]
+    parts = [
+        "## Change rates, base to aligned\n",
+        "Each cell: base → aligned (change rate). More decimals and the differences are in "
+        "[tables/change_rates.md](tables/change_rates.md).\n",
+    ]
+    for confidence in results.confidences:
+        rows = []
+        for task in shown_tasks(results):
+            cells = []
+            for measure in CHANGED:
+                c = change(results, landmarks, task, confidence, measure)
+                cells.append(f"{_cell(measure, c.base)} → {_cell(measure, c.aligned)} ({rate_text(c.rate)})")
+            rows.append((task_text(task), *cells))
+        header = (code(confidence), *(m.heading(bins) for m in CHANGED))
+        parts.append(markdown_table(header, rows))
+    return "\n".join([*parts, f"{which_sce(bins)}\n"])
+
+
+def _cell(measure: Measure, value: float | None) -> str:
+    if value is None:
+        return MISSING
+    return f"{100 * value:.1f}" if measure.is_share else f"{value:.3f}"
+
+
+def _conventions(results: Results) -> str:
+    bins = results.run.plan["bins"]
+    return (
+        "## Conventions\n\n"
+        "- lambda = 0 is the base, lambda = 1 the aligned model, more than 1 amplifies the alignment.\n"
+        "- There are two SCEs: `sce` (Nixon et al. 2019) is the one on the frontier, `sce_agreement` (Oh & Hwang 2024) "
+        "is another quantity. Lower is better.\n"
+        f"- M = {bins} bins; `results.csv` also holds ECE and SCE with M = 15.\n"
+        "- Means are macro averages: every task has the same weight.\n"
+        "- Differences are later minus earlier; a change rate is (aligned - base) / base x 100.\n"
+        "- All numbers are derived from `scores/`; `merge-calib report` makes this page anew.\n"
+    )
+
+
+def _next(results: Results, landmarks: Landmarks) -> str:
+    text = (
+        f"## What to run next\n\nThe same `merge-calib sweep` command with the same `--out` and "
+        f"{_more(results, landmarks)}, or with more tasks or confidence methods: only what is new is measured.\n"
+    )
+    if landmarks.selected is None or not landmarks.recovers:
+        return text
+    folder = f"checkpoints/{landmarks.selected.name}"
+    if not (results.run.path / folder).is_dir():
+        return text
+    return text + (
+        "\nThe recovered checkpoint loads as any other, from this folder:\n\n"
+        "```python\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{folder}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")\n'
+        "```\n"
+    )
+
+
+def _more(results: Results, landmarks: Landmarks) -> str:
+    """How to get more points: a finer grid between the neighbours of the selected point, or more trials."""
+    if results.run.plan["search"] == "optuna":
+        return "more `--trials`"
+    if landmarks.selected is None:
+        return "more `--lambdas`"
+    lambdas = sorted({row.point.lam for row in results.line(MEAN, results.confidences[0])})
+    i = lambdas.index(landmarks.selected.lam)
+    low, high = lambdas[max(i - 1, 0)], lambdas[min(i + 1, len(lambdas) - 1)]
+    if high <= low:
+        return "more `--lambdas`"
+    return f"more lambdas, for example `--lambdas {lambda_text(low)}:{lambda_text(high)}:{(high - low) / 10:.2g}`"

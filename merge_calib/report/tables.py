@@ -1,0 +1,163 @@
+"""The tables of a run: what alignment changed, and every point."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from merge_calib.degradation import Change
+from merge_calib.files import write_text
+from merge_calib.frontier import non_dominated
+from merge_calib.merging.point import MergePoint
+from merge_calib.report.landmarks import Landmarks
+from merge_calib.report.measures import (
+    ACCURACY,
+    AUROC,
+    BRIER,
+    ECE,
+    MEAN_CONFIDENCE,
+    NLL,
+    SCE,
+    SCE_AGREEMENT,
+    Measure,
+)
+from merge_calib.report.text import code, csv_text, lambda_text, markdown_table, rate_text
+from merge_calib.results import MEAN, Result, Results
+
+CHANGED = (ECE, SCE, SCE_AGREEMENT, ACCURACY, NLL, BRIER)
+POINT_COLUMNS = (ACCURACY, SCE, SCE_AGREEMENT, ECE, NLL, BRIER, MEAN_CONFIDENCE, AUROC)
+
+
+class ChangeRow(NamedTuple):
+    """What alignment did to one measure on one task (or the mean) by one confidence method."""
+
+    confidence: str
+    task: str
+    measure: Measure
+    change: Change
+
+
+def write_tables(results: Results, landmarks: Landmarks) -> None:
+    """Write tables/change_rates and tables/points, each as .csv and .md."""
+    folder = results.run.path / "tables"
+    rows = change_rows(results, landmarks)
+    write_text(folder / "change_rates.csv", _change_csv(results, rows))
+    write_text(folder / "change_rates.md", _change_markdown(results, rows))
+    write_text(folder / "points.csv", _points_csv(results, landmarks))
+    write_text(folder / "points.md", _points_markdown(results, landmarks))
+
+
+def change(results: Results, landmarks: Landmarks, task: str, confidence: str, measure: Measure) -> Change:
+    """Base against aligned; None on the side that was not measured."""
+
+    def value(point: MergePoint | None) -> float | None:
+        return None if point is None else measure.of(results.get(point, task, confidence))
+
+    return Change(value(landmarks.base), value(landmarks.aligned))
+
+
+def change_rows(results: Results, landmarks: Landmarks) -> list[ChangeRow]:
+    """Every confidence method x measure x task, the mean last."""
+    return [
+        ChangeRow(confidence, task, measure, change(results, landmarks, task, confidence, measure))
+        for confidence in results.confidences
+        for measure in CHANGED
+        for task in (*results.tasks, MEAN)
+    ]
+
+
+def which_sce(bins: int) -> str:
+    """What a table must say about its columns."""
+    return (
+        f"ECE, SCE and SCE-agreement have M = {bins} bins of equal width ((m-1)/M, m/M]. "
+        "SCE is the static calibration error of Nixon et al. 2019. SCE-agreement is the variant of Oh & Hwang 2024, "
+        "in which a class is right where prediction and answer agree on it, true negatives included; it grows with "
+        "confidence itself and is not comparable with SCE. NLL is in nats. "
+        "`mean` is the macro average over tasks, every task with the same weight."
+    )
+
+
+def task_text(task: str) -> str:
+    return MEAN if task == MEAN else code(task)
+
+
+def shown_tasks(results: Results) -> tuple[str, ...]:
+    """The tasks, and their mean where there is more than one."""
+    return results.tasks if len(results.tasks) == 1 else (*results.tasks, MEAN)
+
+
+def _change_csv(results: Results, rows: list[ChangeRow]) -> str:
+    def line(row: ChangeRow) -> tuple[object, ...]:
+        bins = results.run.plan["bins"] if row.measure.is_binned else None
+        c = row.change
+        return (row.confidence, row.task, row.measure.column, bins, c.base, c.aligned, c.difference, c.rate)
+
+    header = ("confidence", "task", "measure", "bins", "base", "aligned", "difference", "change_rate_percent")
+    return csv_text(header, map(line, rows))
+
+
+def _change_markdown(results: Results, rows: list[ChangeRow]) -> str:
+    bins = results.run.plan["bins"]
+    parts = [
+        "# What alignment changed\n",
+        "Change rate = (aligned - base) / base x 100, in %. The rate of the mean is the rate between the two means.\n",
+        f"{which_sce(bins)}\n",
+    ]
+    for confidence in results.confidences:
+        lines = [
+            (
+                row.measure.heading(bins) if row.measure.is_binned else row.measure.label,
+                task_text(row.task),
+                row.measure.text(row.change.base),
+                row.measure.text(row.change.aligned),
+                row.measure.difference_text(row.change.difference),
+                rate_text(row.change.rate),
+            )
+            for row in rows
+            if row.confidence == confidence and row.task in shown_tasks(results)
+        ]
+        header = ("measure", "task", "base", "aligned", "difference", "change rate")
+        parts += [f"## Confidence method {code(confidence)}\n", markdown_table(header, lines, names=2)]
+    return "\n".join(parts)
+
+
+def _points(results: Results, landmarks: Landmarks, confidence: str) -> Iterator[tuple[Result, bool, bool]]:
+    """The mean of every complete point, whether it is on the frontier and whether it is selected."""
+    candidates = results.candidates(confidence)
+    kept = non_dominated(candidates).tolist() if candidates else []
+    for row, on_frontier in zip(results.line(MEAN, confidence), kept, strict=True):
+        yield row, on_frontier, row.point == landmarks.selected
+
+
+def _points_csv(results: Results, landmarks: Landmarks) -> str:
+    rows = [
+        [r.point.name, r.point.lam, confidence, landmarks.role(r.point), on_frontier, selected, r.measurement.n]
+        + [measure.of(r.measurement) for measure in POINT_COLUMNS]
+        + [r.measurement.ties]
+        for confidence in results.confidences
+        for r, on_frontier, selected in _points(results, landmarks, confidence)
+    ]
+    header = ("point", "lambda", "confidence", "role", "non_dominated", "selected", "n")
+    return csv_text((*header, *(measure.column for measure in POINT_COLUMNS), "ties"), rows)
+
+
+def _points_markdown(results: Results, landmarks: Landmarks) -> str:
+    bins = results.run.plan["bins"]
+    parts = [
+        "# Every point\n",
+        "Means over tasks of the points that have all tasks; `yes` where no other point is at least as good on "
+        "accuracy and SCE and better on one. Chosen and measured on the same questions.\n",
+        f"{which_sce(bins)}\n",
+    ]
+    for confidence in results.confidences:
+        lines = [
+            (
+                lambda_text(r.point.lam),
+                landmarks.role(r.point),
+                "yes" if on_frontier else "",
+                *(measure.text(measure.of(r.measurement)) for measure in POINT_COLUMNS),
+            )
+            for r, on_frontier, _ in _points(results, landmarks, confidence)
+        ]
+        header = ("lambda", "", "frontier", *(measure.label for measure in POINT_COLUMNS))
+        table = markdown_table(header, lines, names=3) if lines else "No point has all tasks yet.\n"
+        parts += [f"## Confidence method {code(confidence)}\n", table]
+    return "\n".join(parts)
