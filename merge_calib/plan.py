@@ -51,6 +51,8 @@ class SweepPlan:
         _at_least("--batch-tokens", self.batch_tokens, 1)
         if self.limit is not None:
             _at_least("--limit", self.limit, 1)
+        if self.search == "optuna" and len(self.lambdas) < 2:
+            raise InputError("--search optuna needs an interval, as --lambdas 0:1.5:0.1; one lambda is none")
         if not 0 <= self.accuracy_margin <= 1:
             raise InputError(f"--accuracy-margin must lie between 0 and 1, not {self.accuracy_margin}")
 

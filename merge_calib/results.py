@@ -66,6 +66,11 @@ class Results:
         ]
 
     @cached_property
+    def can_select(self) -> bool:
+        """Whether the aligned model has all tasks by the first confidence method, which the rule needs."""
+        return any(c.lam == 1.0 for c in self.candidates(self.confidences[0]))
+
+    @cached_property
     def selection(self) -> Selection:
         """The point that the first confidence method selects."""
         return select(self.candidates(self.confidences[0]), self.run.plan["accuracy_margin"])
@@ -91,7 +96,7 @@ class Results:
             "lower is better",
             "split": "all",
             "selected_by": self.confidences[0],
-            "selected": asdict(self.selection),
+            "selected": asdict(self.selection) if self.can_select else None,
             "frontier": {confidence: self._front(confidence) for confidence in self.confidences},
             "incomplete": sorted({row.point.name for row in self.rows} - self._complete),
         }

@@ -71,7 +71,10 @@ class RunDirectory:
         merged = dict(plan)
         if (self.path / "run.json").exists():
             before = self.plan
-            merged["tasks"] = {**before["tasks"], **{t: _united(before["tasks"].get(t), new) for t, new in plan["tasks"].items()}}
+            merged["tasks"] = {
+                **before["tasks"],
+                **{t: _united(before["tasks"].get(t), new) for t, new in plan["tasks"].items()},
+            }
             merged["confidence"] = list(dict.fromkeys([*before["confidence"], *plan["confidence"]]))
         if merged != self.__dict__.get("plan"):
             write_json(self.path / "run.json", merged)

@@ -1,6 +1,5 @@
 """The experiment: for each point, weights in place, questions asked, scores recorded."""
 
-import math
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -88,8 +87,10 @@ def sweep(plan: SweepPlan, watch: Watch = unwatched) -> Results:
 
 def recover(prepared: Preparation, results: Results) -> None:
     """Write the selected point's checkpoint, unless it is there or the rule selected the aligned model itself."""
+    if not results.can_select or not results.selection.recovers:
+        return
     folder = results.run.path / "checkpoints" / results.selection.point
-    if not results.selection.recovers or folder.exists():
+    if folder.exists():
         return
     point = results.point(results.selection.point)
     parents = {
@@ -288,6 +289,4 @@ def _strategy(plan: SweepPlan, record: dict[str, Any], run: RunDirectory) -> Str
     asked = ", ".join(f"{name} {task['sha256'][:8]}" for name, task in record["tasks"].items())
     objective = f"accuracy and sce ({plan.bins} bins) of {plan.confidence[0]} on {asked}"
     low, high = min(plan.lambdas), max(plan.lambdas)
-    if not (math.isfinite(low) and low < high):
-        raise InputError(f"--search optuna needs an interval; --lambdas gives {low:g} to {high:g}")
     return OptunaSearch(plan.method, low, high, plan.trials, plan.seed, run.path / "study.journal", objective)

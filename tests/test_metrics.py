@@ -146,7 +146,9 @@ def test_auroc_of_predictions_that_are_all_right_is_undefined_not_zero():
 
 
 def test_prediction_is_the_first_option_on_exact_ties_and_ties_are_counted():
-    scores = ChoiceScores(("a", "b"), np.array([1, 0]), np.array([[-1.0, -1.0, -3.0], [-2.0, -1.0, -3.0]]), np.ones((2, 3), bool))
+    scores = ChoiceScores(
+        ("a", "b"), np.array([1, 0]), np.array([[-1.0, -1.0, -3.0], [-2.0, -1.0, -3.0]]), np.ones((2, 3), bool)
+    )
     assert scores.predictions.predicted.tolist() == [0, 1]
     assert scores.predictions.ties == 1
 
@@ -186,7 +188,10 @@ def test_reliability_bins_hold_every_question_once():
 @pytest.fixture(scope="module")
 def real_letters(shared_data) -> dict[str, Predictions]:
     """Letter logits of Llama-3.1-8B, base and Instruct, on all of MMLU."""
-    return {side: _read_letters(shared_data / "llama31_mmlu_logits" / "results" / side) for side in ("cali_8B_base", "cali_8B")}
+    return {
+        side: _read_letters(shared_data / "llama31_mmlu_logits" / "results" / side)
+        for side in ("cali_8B_base", "cali_8B")
+    }
 
 
 def _read_letters(folder) -> Predictions:

@@ -116,7 +116,11 @@ def test_a_soft_cap_on_the_logits_is_kept(tmp_path):
         model.get_output_embeddings().weight.mul_(40)
     folder = save_model(model, tmp_path / "capped", torch.float32)
     capped = scored(folder, quiz())["choice"].logprobs
-    config = (folder / "config.json").read_text().replace('"final_logit_softcapping": 3.0', '"final_logit_softcapping": null')
+    config = (
+        (folder / "config.json")
+        .read_text()
+        .replace('"final_logit_softcapping": 3.0', '"final_logit_softcapping": null')
+    )
     (folder / "config.json").write_text(config)
     assert np.nanmax(np.abs(scored(folder, quiz())["choice"].logprobs - capped)) > 1e-3
 

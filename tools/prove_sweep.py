@@ -203,7 +203,9 @@ def describe(killed: int, seconds_killed: float, seconds: float, same: bool, dif
         "| lambda | task | confidence | scores | largest difference | mean difference |",
         "|---|---|---|---|---|---|",
     ]
-    lines += [f"| {d.lam} | {d.task} | {d.method} | {d.scores:,} | {d.largest:.1e} | {d.mean:.1e} |" for d in differences]
+    lines += [
+        f"| {d.lam} | {d.task} | {d.method} | {d.scores:,} | {d.largest:.1e} | {d.mean:.1e} |" for d in differences
+    ]
     return "\n".join(lines) + "\n"
 
 

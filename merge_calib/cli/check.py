@@ -2,17 +2,14 @@
 
 import click
 
-from merge_calib.checkpoints.locate import locate
-from merge_calib.checkpoints.pair import ModelPair
-from merge_calib.cli.options import parents
+from merge_calib.cli.options import open_pair, parents
 
 
 @click.command()
 @parents
 def check(base: str, aligned: str, allow_pickle: bool) -> None:
     """Say whether two models can be merged; reads configs and headers only."""
-    folders = [locate(m, flag, allow_pickle=allow_pickle) for m, flag in ((base, "--base"), (aligned, "--aligned"))]
-    pair = ModelPair.open(*folders, allow_pickle=allow_pickle)
+    pair = open_pair(base, aligned, allow_pickle)
     kinds = sorted({str(pair.stored_dtype(name)).removeprefix("torch.") for name in pair.names})
     click.echo(f"These two can be merged: {pair.aligned.config.get('model_type')}, {pair.parameters:,} parameters in")
     click.echo(

@@ -1,16 +1,12 @@
 """merge-calib merge"""
 
+import math
 from pathlib import Path
 
 import click
 
-from merge_calib.checkpoints.locate import locate
-from merge_calib.checkpoints.pair import ModelPair
-from merge_calib.cli.options import FOLDER, parents
-from merge_calib.errors import OutputError
-from merge_calib.merging.point import MergePoint
-from merge_calib.plan import parse_dtype
-from merge_calib.sweep import write_point
+from merge_calib.cli.options import FOLDER, open_pair, parents
+from merge_calib.errors import InputError, OutputError
 
 
 @click.command()
@@ -24,10 +20,15 @@ from merge_calib.sweep import write_point
 )
 def merge(base: str, aligned: str, lam: float, out: Path, out_dtype: str | None, allow_pickle: bool) -> None:
     """Write the checkpoint at one lambda."""
+    from merge_calib.merging.point import MergePoint
+    from merge_calib.plan import parse_dtype
+    from merge_calib.sweep import write_point
+
     if out.exists():
         raise OutputError(f"--out {out} exists; nothing was written")
-    folders = [locate(m, flag, allow_pickle=allow_pickle) for m, flag in ((base, "--base"), (aligned, "--aligned"))]
-    pair = ModelPair.open(*folders, allow_pickle=allow_pickle)
+    if not math.isfinite(lam):
+        raise InputError(f"--lambda must be a finite number, not {lam}")
+    pair = open_pair(base, aligned, allow_pickle)
     dtype = parse_dtype("--out-dtype", out_dtype) if out_dtype else None
     write_point(pair, MergePoint("linear", lam), out, dtype, {"base": {"model": base}, "aligned": {"model": aligned}})
     click.echo(f"{out} holds lambda {lam:g}")

@@ -1,13 +1,21 @@
-"""The options that several commands share, and the plan that they make."""
+"""The options that several commands share, and the plan that they make.
+
+The modules of this folder import torch and the like only when a command runs, so that --help answers at once.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from merge_calib.errors import InputError
-from merge_calib.plan import DTYPES, SweepPlan, parse_confidences, parse_device, parse_dtype, parse_lambdas
+
+if TYPE_CHECKING:
+    from merge_calib.checkpoints.pair import ModelPair
+    from merge_calib.plan import SweepPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -67,7 +75,7 @@ def measuring(command: F) -> F:
         click.option(
             "--dtype",
             metavar="DTYPE",
-            help=f"Computes: {', '.join(DTYPES)}.  [default: bfloat16 on cuda, else float32]",
+            help="Computes: bfloat16, float16, float32.  [default: bfloat16 on cuda, else float32]",
         ),
         click.option(
             "--out-dtype",
@@ -86,6 +94,8 @@ def measuring(command: F) -> F:
 
 def make_plan(base: str, aligned: str, out: Path | None, tasks: str | None, options: dict[str, Any]) -> SweepPlan:
     """Turn flags into a plan; raises InputError naming the flag that is wrong."""
+    from merge_calib.plan import SweepPlan, parse_confidences, parse_device, parse_dtype, parse_lambdas
+
     device = parse_device(options.pop("device"))
     on_gpu = device.type == "cuda"
     dtype = options.pop("dtype") or ("bfloat16" if on_gpu else "float32")
@@ -103,6 +113,15 @@ def make_plan(base: str, aligned: str, out: Path | None, tasks: str | None, opti
         batch_tokens=_or_default(options.pop("batch_tokens"), 65536 if on_gpu else 4096),
         **options,
     )
+
+
+def open_pair(base: str, aligned: str, allow_pickle: bool) -> ModelPair:
+    """The two parents of --base and --aligned, proved to fit."""
+    from merge_calib.checkpoints.locate import locate
+    from merge_calib.checkpoints.pair import ModelPair
+
+    folders = [locate(m, flag, allow_pickle=allow_pickle) for m, flag in ((base, "--base"), (aligned, "--aligned"))]
+    return ModelPair.open(*folders, allow_pickle=allow_pickle)
 
 
 def split_list(flag: str, text: str) -> tuple[str, ...]:

@@ -5,16 +5,17 @@ from pathlib import Path
 import click
 
 from merge_calib.cli.options import FOLDER
-from merge_calib.report import write_report
-from merge_calib.report.summary import summary
-from merge_calib.results import Results
-from merge_calib.run_directory import RunDirectory
 
 
 @click.command()
 @click.argument("run_dir", type=FOLDER)
 def report(run_dir: Path) -> None:
     """Rewrite all tables and figures of RUN_DIR from its stored scores; needs no model."""
+    from merge_calib.report import write_report
+    from merge_calib.report.summary import summary
+    from merge_calib.results import Results
+    from merge_calib.run_directory import RunDirectory
+
     results = Results.of(RunDirectory.open(run_dir))
     results.write()
     write_report(results)

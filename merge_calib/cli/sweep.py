@@ -1,17 +1,18 @@
 """merge-calib sweep"""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from merge_calib.cli.options import FOLDER, make_plan, measuring, parents
 from merge_calib.cli.recipe import read_recipe
 from merge_calib.cli.watch import watching
-from merge_calib.plan import SweepPlan
-from merge_calib.report import write_report
-from merge_calib.report.summary import summary
-from merge_calib.sweep import sweep as run_sweep
+
+if TYPE_CHECKING:
+    from merge_calib.plan import SweepPlan
 
 
 @click.command()
@@ -45,6 +46,10 @@ def sweep(base: str, aligned: str, out: Path | None, tasks: str | None, **option
 
 def execute(plan: SweepPlan) -> None:
     """Run `plan`, write the report and say in a few lines what was found."""
+    from merge_calib.report import write_report
+    from merge_calib.report.summary import summary
+    from merge_calib.sweep import sweep as run_sweep
+
     with watching() as watch:
         results = run_sweep(plan, watch)
     write_report(results)

@@ -21,8 +21,7 @@ class Landmarks:
         points = sorted({row.point for row in results.rows})
         base = next((point for point in points if point.is_base), None)
         aligned = next((point for point in points if point.is_aligned), None)
-        can_select = aligned is not None and results.get(aligned, MEAN, results.confidences[0]) is not None
-        selected = results.point(results.selection.point) if can_select else None
+        selected = results.point(results.selection.point) if results.can_select else None
         return cls(base, aligned, selected)
 
     @property
