@@ -71,10 +71,8 @@ class RunDirectory:
         merged = dict(plan)
         if (self.path / "run.json").exists():
             before = self.plan
-            merged["tasks"] = {
-                **before["tasks"],
-                **{t: _united(before["tasks"].get(t), new) for t, new in plan["tasks"].items()},
-            }
+            united = {name: _united(before["tasks"].get(name), task) for name, task in plan["tasks"].items()}
+            merged["tasks"] = {**before["tasks"], **united}
             merged["confidence"] = list(dict.fromkeys([*before["confidence"], *plan["confidence"]]))
         if merged != self.__dict__.get("plan"):
             write_json(self.path / "run.json", merged)

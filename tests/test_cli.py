@@ -4,7 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
@@ -13,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from test_scoring import other_architecture
 
 from merge_calib.cli.main import main, run
+from merge_calib.cli.recipe import read_recipe
 from merge_calib.errors import InputError
-from merge_calib.plan import parse_lambdas
+from merge_calib.plan import parse_confidences, parse_lambdas
 
 
 @pytest.fixture
@@ -286,3 +289,13 @@ def test_the_grammar_of_lambdas(text, lambdas):
 def test_lambdas_with_two_kinds_of_separators_are_refused():
     with pytest.raises(InputError, match="neither"):
         parse_lambdas("0:1:0.1,1.5")
+
+
+@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[1] / "recipes").glob("*.toml")), ids=lambda p: p.name)
+def test_the_recipes_that_ship_have_only_options_that_exist(recipe):
+    command = main.commands["sweep"]
+    context = click.Context(command)
+    read_recipe(context, command.params[0], recipe)
+    assert {"base", "aligned", "tasks"} <= set(context.default_map)
+    parse_lambdas(context.default_map["lambdas"])
+    parse_confidences(context.default_map["confidence"])

@@ -146,9 +146,8 @@ def test_auroc_of_predictions_that_are_all_right_is_undefined_not_zero():
 
 
 def test_prediction_is_the_first_option_on_exact_ties_and_ties_are_counted():
-    scores = ChoiceScores(
-        ("a", "b"), np.array([1, 0]), np.array([[-1.0, -1.0, -3.0], [-2.0, -1.0, -3.0]]), np.ones((2, 3), bool)
-    )
+    logprobs = np.array([[-1.0, -1.0, -3.0], [-2.0, -1.0, -3.0]])
+    scores = ChoiceScores(("a", "b"), np.array([1, 0]), logprobs, np.ones((2, 3), bool))
     assert scores.predictions.predicted.tolist() == [0, 1]
     assert scores.predictions.ties == 1
 

@@ -1,9 +1,9 @@
 """The main job on a real small model and real questions, proved against a plain loop and against kill -9.
 
 Tunes a copy of stories260K on ARC-Easy's training questions, sweeps the two over 16 points with all three confidence
-methods on ARC-Easy and PIQA, kills the sweep with SIGKILL on the way and starts it again, compares the outcome with a run
-that nobody killed byte for byte, and compares the scores at lambda 0, 0.5 and 1 with a float32 loop that asks the saved
-checkpoints one row a choice. Exits with 1 where anything differs.
+methods on ARC-Easy and PIQA, kills the sweep with SIGKILL on the way and starts it again, compares the outcome with a
+run that nobody killed byte for byte, and compares the scores at lambda 0, 0.5 and 1 with a float32 loop that asks the
+saved checkpoints one row a choice. Exits with 1 where anything differs.
 
     python tools/prove_sweep.py --stories FOLDER --data-dir DIR --work DIR --out tools/results/prove_sweep.md
 """
@@ -152,7 +152,8 @@ def compare(options: argparse.Namespace, tuned: Path) -> Iterator[Difference]:
         folder = options.work / f"saved-{lam}"
         if not folder.exists():
             write_point(pair, point, folder, None, {})
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model = loaded.eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
         for name in TASKS:
             reference = plain_scores(model, tokenizer, load_task(name, options.data_dir))
@@ -192,12 +193,12 @@ def describe(killed: int, seconds_killed: float, seconds: float, same: bool, dif
         "# The main job, proved",
         "",
         f"Made by `python tools/prove_sweep.py` with torch {torch.__version__} on {torch.get_num_threads()} CPU threads.",
-        "Base: stories260K; aligned: a copy tuned on ARC-Easy's training questions. ARC-Easy (2,376) and PIQA (1,838),",
+        "Base: stories260K; aligned: a copy tuned on ARC-Easy's training questions. ARC-Easy (2,376), PIQA (1,838),",
         "three confidence methods, 16 points, compute dtype float32.",
         "",
         f"- The whole sweep took {seconds:.0f} s (on a shared machine: no benchmark).",
-        f"- Killed with SIGKILL {killed} times and started again, it finished ({seconds_killed:.0f} s for the last part); "
-        f"results.csv and all scores files are {'the same bytes' if same else 'NOT THE SAME'} as the undisturbed run's.",
+        f"- Killed with SIGKILL {killed} times and started again, it finished ({seconds_killed:.0f} s for the last part);",
+        f"  results.csv and all scores are {'the same bytes' if same else 'NOT THE SAME'} as the undisturbed run's.",
         f"- Scores against a plain float32 loop, one row a choice, over saved checkpoints (tolerance {TOLERANCE:g}):",
         "",
         "| lambda | task | confidence | scores | largest difference | mean difference |",
