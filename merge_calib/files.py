@@ -43,6 +43,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove what `written_whole` was writing below `folder` when its process was killed."""
+    for path in list(folder.rglob(".*.partial-*")):
+        _remove(path)
+
+
 def _sync(path: Path) -> None:
     if path.is_dir():
         for child in path.rglob("*"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from merge_calib.errors import RunDirectoryError
-from merge_calib.files import write_json
+from merge_calib.files import remove_partial, write_json
 from merge_calib.merging.point import MergePoint
 from merge_calib.scores import ChoiceScores
 
@@ -80,13 +80,17 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from measuring into the same folder; the lock dies with the process."""
+        """Keep other processes from measuring into the same folder; the lock dies with the process.
+
+        What a killed process left half-written is removed.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise RunDirectoryError(f"{self.path} is in use by another merge-calib process") from error
+            remove_partial(self.path)
             yield
 
     def has(self, point: MergePoint, task: str, confidence: str) -> bool:

@@ -10,6 +10,7 @@ ROOT = Path(merge_calib.__file__).parent
 # A module may import its own floor (inside its own room, or a room listed before it) and the floors below.
 FLOORS = {
     "errors": 0,
+    "progress": 0,
     "files": 0,
     "questions": 0,
     "scores": 0,
@@ -24,6 +25,8 @@ FLOORS = {
     "plan": 3,
     "run_directory": 3,
     "results": 3,
+    "preparation": 3,
+    "recovery": 3,
     "sweep": 3,
     "report": 4,
     "cli": 5,

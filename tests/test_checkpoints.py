@@ -18,7 +18,7 @@ from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.errors import CheckpointError, InputError, OutputError
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
-from merge_calib.sweep import write_point
+from merge_calib.recovery import write_point
 
 
 @pytest.fixture

@@ -176,9 +176,11 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(pair_folders,
         killed += process.wait() == -signal.SIGKILL
         process.stderr.close()
     assert killed == 3
+    (tmp_path / "killed" / "scores" / ".half.npz.partial-1").write_bytes(b"x")
     for name in ("killed", "whole"):
         subprocess.run([*command, str(tmp_path / name)], env=environment, check=True, capture_output=True)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    assert not list((tmp_path / "killed").rglob("*.partial-*"))
 
 
 def test_scores_that_were_written_but_not_recorded_are_kept(pair_folders, questions, tmp_path, count_scoring):

@@ -28,9 +28,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.merging.point import MergePoint
 from merge_calib.questions import LETTERS, Question, TaskSet
+from merge_calib.recovery import write_point
 from merge_calib.scores import ChoiceScores
 from merge_calib.scoring.prompts import choice_prompt, continuation, continuation_context
-from merge_calib.sweep import write_point
 from merge_calib.tasks import load_task
 
 TASKS = ("arc_easy", "piqa")
@@ -192,12 +192,12 @@ def describe(killed: int, seconds_killed: float, seconds: float, same: bool, dif
     lines = [
         "# The main job, proved",
         "",
-        f"Made by `python tools/prove_sweep.py` with torch {torch.__version__} on {torch.get_num_threads()} CPU threads.",
+        f"Made by `tools/prove_sweep.py` with torch {torch.__version__} on {torch.get_num_threads()} CPU threads.",
         "Base: stories260K; aligned: a copy tuned on ARC-Easy's training questions. ARC-Easy (2,376), PIQA (1,838),",
         "three confidence methods, 16 points, compute dtype float32.",
         "",
         f"- The whole sweep took {seconds:.0f} s (on a shared machine: no benchmark).",
-        f"- Killed with SIGKILL {killed} times and started again, it finished ({seconds_killed:.0f} s for the last part);",
+        f"- Killed with SIGKILL {killed} times and started again, it finished ({seconds_killed:.0f} s for the rest);",
         f"  results.csv and all scores are {'the same bytes' if same else 'NOT THE SAME'} as the undisturbed run's.",
         f"- Scores against a plain float32 loop, one row a choice, over saved checkpoints (tolerance {TOLERANCE:g}):",
         "",

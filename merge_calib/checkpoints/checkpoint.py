@@ -81,8 +81,8 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
-        """Size of all weight files on disk."""
-        return sum(path.stat().st_size for path in self._files)
+        """Size of all tensors as they are stored."""
+        return sum(torch.Size(info.shape).numel() * info.dtype.itemsize for info in self.tensors.values())
 
 
 class _PickleFile:

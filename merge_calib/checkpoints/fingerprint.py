@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,11 +11,10 @@ import torch
 from merge_calib.checkpoints.checkpoint import Checkpoint
 from merge_calib.errors import CheckpointError, OutputError
 from merge_calib.files import write_json
+from merge_calib.progress import Advance, ignored
 
-Progress = Callable[[int], None]
 
-
-def fingerprint(checkpoint: Checkpoint, progress: Progress = lambda _bytes: None) -> str:
+def fingerprint(checkpoint: Checkpoint, progress: Advance = ignored) -> str:
     """SHA-256 of all names, shapes, dtypes and weights, the same however they are sharded.
 
     The result is cached by path, size and time of change of the weight files. `progress` hears the bytes read.
@@ -24,13 +22,15 @@ def fingerprint(checkpoint: Checkpoint, progress: Progress = lambda _bytes: None
     """
     key = json.dumps([[str(path.resolve()), *_size_and_time(path)] for path in checkpoint.files])
     known = _read_cache()
-    if key not in known:
-        known[key] = _read_and_hash(checkpoint, progress)
-        _write_cache(known)
+    if key in known:
+        progress(checkpoint.bytes)
+        return known[key]
+    known[key] = _read_and_hash(checkpoint, progress)
+    _write_cache(known)
     return known[key]
 
 
-def _read_and_hash(checkpoint: Checkpoint, progress: Progress) -> str:
+def _read_and_hash(checkpoint: Checkpoint, progress: Advance) -> str:
     digest = hashlib.sha256()
     for name, tensor in checkpoint.read_all():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():

@@ -22,7 +22,7 @@ def merge(base: str, aligned: str, lam: float, out: Path, out_dtype: str | None,
     """Write the checkpoint at one lambda."""
     from merge_calib.merging.point import MergePoint
     from merge_calib.plan import parse_dtype
-    from merge_calib.sweep import write_point
+    from merge_calib.recovery import write_point
 
     if out.exists():
         raise OutputError(f"--out {out} exists; nothing was written")

@@ -1,12 +1,12 @@
 """Progress bars on stderr, silent where nobody is looking."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-Watch = Callable[[str, int], Callable[[int], None]]
+from merge_calib.progress import Advance, Watch
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def watching() -> Iterator[Watch]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
 
-        def watch(what: str, total: int) -> Callable[[int], None]:
+        def watch(what: str, total: int) -> Advance:
             bar = progress.add_task(what, total=total)
 
             def advance(done: int) -> None:

@@ -164,4 +164,7 @@ def _holds(place: torch.Tensor, value: torch.Tensor) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    said = str(error).strip() or type(error).__name__
+    if "trust_remote_code" in said:
+        return "it needs code that comes with the model, which is run only with --trust-remote-code"
+    return said.splitlines()[0]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from merge_calib.errors import CheckpointError
+from merge_calib.progress import Advance, ignored
 from merge_calib.questions import TaskSet
 from merge_calib.scores import ChoiceScores, Floats
 from merge_calib.scoring.model import LanguageModel
@@ -17,7 +18,6 @@ ConfidenceMethod = Literal["choice", "continuation-sum", "continuation-min"]
 CONFIDENCE_METHODS: tuple[ConfidenceMethod, ...] = ("choice", "continuation-sum", "continuation-min")
 _LOGIT_BYTES = 1 << 29  # float32 logits that one batch may hold
 
-Progress = Callable[[int], None]
 _Place = tuple[int, int]
 
 
@@ -61,7 +61,7 @@ def score(
     task: TaskSet,
     confidences: Sequence[ConfidenceMethod],
     max_tokens: int,
-    progress: Progress = lambda _tokens: None,
+    progress: Advance = ignored,
 ) -> dict[ConfidenceMethod, ChoiceScores]:
     """Ask `model` the whole of `task`, once by letters and once by continuations where `confidences` needs them."""
     scores: dict[ConfidenceMethod, ChoiceScores] = {}
@@ -78,7 +78,7 @@ def score(
     return scores
 
 
-def _read(model: LanguageModel, rows: Sequence[Row], max_tokens: int, progress: Progress) -> dict[_Place, Floats]:
+def _read(model: LanguageModel, rows: Sequence[Row], max_tokens: int, progress: Advance) -> dict[_Place, Floats]:
     """The (P, K) log-probabilities of each row, by the row's question and choice."""
     read: dict[_Place, Floats] = {}
     for batch in batches(rows, max_tokens, max(1, _LOGIT_BYTES // (4 * model.vocabulary))):
