@@ -150,6 +150,26 @@ def test_a_context_that_is_too_long_loses_tokens_from_the_left_and_is_counted(tm
     assert max(len(row.tokens) for row in encoded.rows) == 48
 
 
+def test_a_choice_longer_than_the_model_takes_is_scored_in_windows_each_token_once(tmp_path):
+    """The reference asks for every token alone, after as many tokens as its window holds."""
+    model = tiny_llama(3)
+    model.config.max_position_embeddings = 16
+    folder = save_model(model, tmp_path / "short", torch.float32)
+    text = " a choice that has far more tokens than sixteen"
+    task = TaskSet("quiz", "plain", (Question("q", "What?", (text.strip(), "x"), 0),))
+    found = scored(folder, task, max_length=16)
+    ids = byte_tokenizer()("Question: What?\nAnswer:" + text).input_ids
+    start = len(byte_tokenizer()("Question: What?\nAnswer:").input_ids)
+    expected = []
+    for begin in range(start, len(ids), 8):
+        end = min(begin + 8, len(ids))
+        logits = model(torch.tensor([ids[: end - 1][-16:]])).logits[0].detach().log_softmax(-1)
+        expected += [float(logits[position, ids[end + position]]) for position in range(begin - end, 0)]
+    assert len(expected) == len(ids) - start > 16
+    assert found["continuation-sum"].logprobs[0, 0] == pytest.approx(sum(expected), abs=1e-4)
+    assert found["continuation-min"].logprobs[0, 0] == pytest.approx(min(expected), abs=1e-4)
+
+
 def test_a_context_given_verbatim_is_scored_as_it_is(folder):
     task = quiz(context="The story begins")
     assert_same(scored(folder, task), plain(folder, task))
@@ -191,10 +211,8 @@ def test_letters_without_a_space_are_used_where_those_with_one_are_several_token
 def test_batches_hold_every_row_once_within_the_budget():
     rows = Encoder(byte_tokenizer(), 512).continuations(quiz()).rows
     grouped = list(batches(rows, 300, 40))
-    assert sorted((r.question, r.choice) for batch in grouped for r in batch) == sorted(
-        (r.question, r.choice) for r in rows
-    )
-    for batch in grouped:
+    assert sorted(i for batch in grouped for i in batch) == list(range(len(rows)))
+    for batch in ([rows[i] for i in indices] for indices in grouped):
         assert len(batch) == 1 or max(len(r.tokens) for r in batch) * len(batch) <= 300
         assert len(batch) == 1 or sum(len(r.candidates) for r in batch) <= 40
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from merge_calib.errors import ScoringError
-from merge_calib.questions import LETTERS, Question, TaskSet
+from merge_calib.questions import LETTERS, TaskSet
 from merge_calib.scores import Integers
 from merge_calib.scoring.prompts import choice_prompt, continuation, continuation_context
 
@@ -31,7 +31,11 @@ class Row:
 
 @dataclass(frozen=True)
 class EncodedTask:
-    """A task's rows for one way of asking, with what had to be done to the text."""
+    """A task's rows for one way of asking, with what had to be done to the text.
+
+    The rows of a question's choice follow each other; there are several only where a choice is scored in windows.
+    encoded_apart: choices whose tokens do not continue the context's; truncated: prompts that lost tokens from the left
+    """
 
     rows: tuple[Row, ...]
     encoded_apart: int
@@ -72,37 +76,41 @@ class Encoder:
         """One row a choice; at each of its last positions the next token of the choice is the only candidate.
 
         Context and choice are encoded together and cut at the context's length; where the joint ids do not begin with
-        the context's, the two are encoded apart and counted.
+        the context's, the two are encoded apart and counted. A choice that is longer than the model takes is scored
+        in windows.
         """
         contexts = [continuation_context(q) for q in task.questions]
         places = [(i, k) for i, q in enumerate(task.questions) for k in range(len(q.choices))]
         texts = [continuation(task.questions[i].choices[k]) for i, k in places]
         context_ids = self._ids(contexts)
         joint_ids = self._ids([contexts[i] + text for (i, _), text in zip(places, texts, strict=True)])
-        rows, apart, truncated = [], 0, 0
+        rows: list[Row] = []
+        apart, truncated = 0, 0
         for (i, k), text, joint in zip(places, texts, joint_ids, strict=True):
             context = context_ids[i]
             if joint[: len(context)] != context:
                 joint = context + self._ids([text])[0]
                 apart += 1
-            row, cut = self._continuation_row(task, task.questions[i], (i, k), context, joint)
-            rows.append(row)
-            truncated += cut
+            where = f"task {task.name}, question {task.questions[i].id!r}, choice {k}"
+            rows += self._continuation_rows(where, (i, k), context, joint)
+            truncated += len(self.bos) + len(joint) - 1 > self.max_length
         return EncodedTask(tuple(rows), apart, truncated)
 
-    def _continuation_row(
-        self, task: TaskSet, q: Question, place: tuple[int, int], context: list[int], joint: list[int]
-    ) -> tuple[Row, bool]:
-        targets = joint[len(context) :]
-        where = f"task {task.name}, question {q.id!r}, choice {place[1]}"
+    def _continuation_rows(
+        self, where: str, place: tuple[int, int], context: list[int], joint: list[int]
+    ) -> Iterator[Row]:
+        """One row; for a choice longer than the model takes, several windows that score each of its tokens once."""
         if not self.bos and not context:
             raise ScoringError(f"{where}: the context is empty and the tokenizer has no BOS token to begin with")
-        if not targets:
+        if len(joint) == len(context):
             raise ScoringError(f"{where}: the choice has no tokens to score")
-        if len(targets) > self.max_length:
-            raise ScoringError(f"{where}: the choice has {len(targets)} tokens, the model takes {self.max_length}")
-        tokens, cut = self._cut((self.bos + joint)[:-1])
-        return Row(_array(tokens), len(tokens) - len(targets), _array(targets)[:, None], *place), cut
+        ids, start = self.bos + joint, len(self.bos) + len(context)
+        step = self.max_length if len(ids) - start <= self.max_length else max(1, self.max_length // 2)
+        for begin in range(start, len(ids), step):
+            end = min(begin + step, len(ids))
+            tokens, _ = self._cut(ids[: end - 1])
+            targets = ids[begin:end]
+            yield Row(_array(tokens), len(tokens) - len(targets), _array(targets)[:, None], *place)
 
     def letter_form(self, task: TaskSet) -> str:
         """How the letters of `task` are written: ` A` or `A`."""
@@ -134,20 +142,20 @@ class Encoder:
         return ids
 
 
-def batches(rows: Sequence[Row], max_tokens: int, max_scored: int) -> Iterator[list[Row]]:
-    """Rows from long to short in groups of at most `max_tokens` padded tokens and `max_scored` scored positions.
+def batches(rows: Sequence[Row], max_tokens: int, max_scored: int) -> Iterator[list[int]]:
+    """Indices of rows, from long to short, in groups of at most `max_tokens` padded tokens and `max_scored` positions.
 
     A row that is larger than a limit by itself makes a batch of its own.
     """
-    batch: list[Row] = []
+    batch: list[int] = []
     scored = 0
-    for row in sorted(rows, key=lambda row: -len(row.tokens)):
-        width = len(batch[0].tokens) if batch else 0
-        if batch and (width * (len(batch) + 1) > max_tokens or scored + len(row.candidates) > max_scored):
+    for i in sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens)):
+        width = len(rows[batch[0]].tokens) if batch else 0
+        if batch and (width * (len(batch) + 1) > max_tokens or scored + len(rows[i].candidates) > max_scored):
             yield batch
             batch, scored = [], 0
-        batch.append(row)
-        scored += len(row.candidates)
+        batch.append(i)
+        scored += len(rows[i].candidates)
     if batch:
         yield batch
 

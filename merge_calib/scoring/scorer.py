@@ -16,9 +16,8 @@ from merge_calib.scoring.rows import EncodedTask, Encoder, Row, batches
 
 ConfidenceMethod = Literal["choice", "continuation-sum", "continuation-min"]
 CONFIDENCE_METHODS: tuple[ConfidenceMethod, ...] = ("choice", "continuation-sum", "continuation-min")
+_REDUCTIONS: dict[ConfidenceMethod, Callable[[Floats], Any]] = {"continuation-sum": np.sum, "continuation-min": np.min}
 _LOGIT_BYTES = 1 << 29  # float32 logits that one batch may hold
-
-_Place = tuple[int, int]
 
 
 @dataclass
@@ -67,27 +66,26 @@ def score(
     scores: dict[ConfidenceMethod, ChoiceScores] = {}
     if "choice" in confidences:
         rows = questionnaire.rows(task, "choice").rows
-        scores["choice"] = _collect(task, rows, _read(model, rows, max_tokens, progress), _letters)
-    reductions = {"continuation-sum": _sum, "continuation-min": _min}
-    wanted = [c for c in confidences if c in reductions]
+        scores["choice"] = _collect_letters(task, rows, _read(model, rows, max_tokens, progress))
+    wanted = [c for c in confidences if c in _REDUCTIONS]
     if wanted:
         rows = questionnaire.rows(task, wanted[0]).rows
         read = _read(model, rows, max_tokens, progress)
         for confidence in wanted:
-            scores[confidence] = _collect(task, rows, read, reductions[confidence])
+            scores[confidence] = _collect_tokens(task, rows, read, _REDUCTIONS[confidence])
     return scores
 
 
-def _read(model: LanguageModel, rows: Sequence[Row], max_tokens: int, progress: Advance) -> dict[_Place, Floats]:
-    """The (P, K) log-probabilities of each row, by the row's question and choice."""
-    read: dict[_Place, Floats] = {}
+def _read(model: LanguageModel, rows: Sequence[Row], max_tokens: int, progress: Advance) -> list[Floats]:
+    """The (P, K) log-probabilities of each row, in the order of the rows."""
+    read: dict[int, Floats] = {}
     for batch in batches(rows, max_tokens, max(1, _LOGIT_BYTES // (4 * model.vocabulary))):
-        tokens, positions, candidates = _tensors(batch, model.device)
+        tokens, positions, candidates = _tensors([rows[i] for i in batch], model.device)
         values = model.log_probabilities(tokens, positions, candidates).double().cpu().numpy()
-        ends = np.cumsum([len(row.candidates) for row in batch])[:-1]
-        read |= {(row.question, row.choice): part for row, part in zip(batch, np.split(values, ends), strict=True)}
-        progress(sum(len(row.tokens) for row in batch))
-    return read
+        ends = np.cumsum([len(rows[i].candidates) for i in batch])[:-1]
+        read |= dict(zip(batch, np.split(values, ends), strict=True))
+        progress(sum(len(rows[i].tokens) for i in batch))
+    return [read[i] for i in range(len(rows))]
 
 
 def _tensors(batch: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -104,34 +102,39 @@ def _tensors(batch: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, 
     return tuple(torch.from_numpy(array).to(device) for array in arrays)  # type: ignore[return-value]
 
 
-def _collect(
-    task: TaskSet, rows: Sequence[Row], read: dict[_Place, Floats], reduce: Callable[[Row, Floats], Floats]
+def _collect_letters(task: TaskSet, rows: Sequence[Row], read: Sequence[Floats]) -> ChoiceScores:
+    """Each row's only position holds the scores of all choices of its question."""
+    scores = _empty(task)
+    for row, values in zip(rows, read, strict=True):
+        count = row.candidates.shape[1]
+        scores[row.question, :count] = values[0, :count]
+    return _finished(task, scores)
+
+
+def _collect_tokens(
+    task: TaskSet, rows: Sequence[Row], read: Sequence[Floats], reduce: Callable[[Floats], Any]
 ) -> ChoiceScores:
+    """The tokens of each choice, over all of its rows, reduced to one score."""
+    tokens: dict[tuple[int, int], list[Floats]] = {}
+    for row, values in zip(rows, read, strict=True):
+        tokens.setdefault((row.question, row.choice), []).append(values[:, 0])
+    scores = _empty(task)
+    for place, parts in tokens.items():
+        scores[place] = reduce(np.concatenate(parts))
+    return _finished(task, scores)
+
+
+def _empty(task: TaskSet) -> Floats:
+    return np.full((len(task), max(len(q.choices) for q in task.questions)), np.nan)
+
+
+def _finished(task: TaskSet, logprobs: Floats) -> ChoiceScores:
     counts = np.array([len(q.choices) for q in task.questions])
-    mask = np.arange(counts.max()) < counts[:, None]
-    logprobs = np.full(mask.shape, np.nan)
-    for row in rows:
-        values = reduce(row, read[row.question, row.choice])
-        if row.choice < 0:
-            logprobs[row.question, : len(values)] = values
-        else:
-            logprobs[row.question, row.choice] = values[0]
-    ids = tuple(q.id for q in task.questions)
-    return ChoiceScores(ids, np.array([q.answer for q in task.questions]), logprobs, mask)
+    mask = np.arange(logprobs.shape[1]) < counts[:, None]
+    answers = np.array([q.answer for q in task.questions])
+    return ChoiceScores(tuple(q.id for q in task.questions), answers, logprobs, mask)
 
 
 def _short(row: Row) -> str:
     ids = [int(id) for id in row.tokens]
     return f"{len(ids)} tokens {ids[:6]}..."
-
-
-def _letters(row: Row, values: Floats) -> Floats:
-    return values[0, : row.candidates.shape[1]]
-
-
-def _sum(_row: Row, values: Floats) -> Floats:
-    return np.array([values[:, 0].sum()])
-
-
-def _min(_row: Row, values: Floats) -> Floats:
-    return np.array([values[:, 0].min()])
