@@ -43,9 +43,14 @@ class RunDirectory:
         """The content of run.json."""
         return _read_object(self.path / "run.json")
 
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.path / "run.json").exists()
+
     def agree(self, plan: Mapping[str, Any]) -> None:
         """Raise RunDirectoryError where `plan` contradicts the run that this folder holds, if it holds one."""
-        if not (self.path / "run.json").exists():
+        if not self.exists:
             if self.path.exists() and any(path.name != ".lock" for path in self.path.iterdir()):
                 raise RunDirectoryError(f"--out {self.path} is not empty and holds no run (no run.json)")
             return
@@ -69,7 +74,7 @@ class RunDirectory:
     def extend(self, plan: Mapping[str, Any]) -> None:
         """Write run.json: `plan`, with the tasks and confidence methods that the run had before."""
         merged = dict(plan)
-        if (self.path / "run.json").exists():
+        if self.exists:
             before = self.plan
             united = {name: _united(before["tasks"].get(name), task) for name, task in plan["tasks"].items()}
             merged["tasks"] = {**before["tasks"], **united}

@@ -30,10 +30,13 @@ def sweep(plan: SweepPlan, watch: Watch = unwatched) -> Results:
     prepared = prepare(plan, watch)
     run = RunDirectory(plan.out)
     run.agree(prepared.record)
+    experiment = _Experiment(prepared, run, watch)
+    if not run.exists:
+        experiment.load()  # a model that cannot be loaded leaves no folder behind
     with run.locked():
         run.agree(prepared.record)
         run.extend(prepared.record)
-        _Experiment(prepared, run, watch).measure_all()
+        experiment.measure_all()
         results = Results.of(run)
         results.write()
         recover(prepared, results)
@@ -41,7 +44,7 @@ def sweep(plan: SweepPlan, watch: Watch = unwatched) -> Results:
 
 
 class _Experiment:
-    """The loop over points; the model is loaded when the first point needs it."""
+    """The loop over points; a run that lacks nothing never loads the model."""
 
     def __init__(self, prepared: Preparation, run: RunDirectory, watch: Watch) -> None:
         self._prepared = prepared
@@ -70,7 +73,7 @@ class _Experiment:
             ids = [q.id for q in task.questions]
             unkept = [c for c in confidences if not self._run.kept(point, task.name, c, ids)]
             if unkept and not applied:
-                self._merger.apply(point, self._loaded().targets)
+                self._merger.apply(point, self.load().targets)
                 applied = True
             for confidence, scores in self._ask(point, task, unkept).items():
                 self._run.save(point, task.name, confidence, scores)
@@ -87,13 +90,12 @@ class _Experiment:
             return {}
         advance = self._watch(f"{point.name} {task.name}", self._prepared.questionnaire.tokens(task, confidences))
         try:
-            return score(
-                self._loaded(), self._prepared.questionnaire, task, confidences, self._plan.batch_tokens, advance
-            )
+            return score(self.load(), self._prepared.questionnaire, task, confidences, self._plan.batch_tokens, advance)
         except ScoringError as error:
             raise ScoringError(f"point {point.name}, task {task.name}: {error}") from error
 
-    def _loaded(self) -> LanguageModel:
+    def load(self) -> LanguageModel:
+        """The model, loaded when it is first asked for."""
         if self._model is None:
             plan = self._plan
             self._model = LanguageModel(

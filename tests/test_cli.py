@@ -131,6 +131,14 @@ def test_other_architectures(call, folders, questions, tmp_path):
     assert "model_type: base opt, aligned llama" in said
 
 
+def test_an_architecture_that_is_no_causal_language_model(call, tmp_path, questions):
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    small = {"vocab_size": 263, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4}
+    folders = [save_model(T5ForConditionalGeneration(T5Config(**small)), tmp_path / side) for side in ("b", "a")]
+    assert "cannot be loaded as a causal model" in refused(call, tmp_path, *sweep_of(folders, questions))
+
+
 def test_a_missing_shard(call, folders, questions, tmp_path):
     shutil.rmtree(folders[1])
     save_model(tiny_llama(2), folders[1], torch.bfloat16, max_shard_size="20KB")

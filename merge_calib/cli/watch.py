@@ -11,7 +11,7 @@ from merge_calib.progress import Advance, Watch
 
 @contextmanager
 def watching() -> Iterator[Watch]:
-    """Give a watcher that draws a bar for all that is under way; a finished bar leaves unless it counts points."""
+    """Give a watcher that draws a bar for all that is under way; a finished bar leaves."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -27,8 +27,8 @@ def watching() -> Iterator[Watch]:
 
             def advance(done: int) -> None:
                 progress.advance(bar, done)
-                if progress.tasks and next(task for task in progress.tasks if task.id == bar).finished:
-                    progress.update(bar, visible=False)
+                if any(task.id == bar and task.finished for task in progress.tasks):
+                    progress.remove_task(bar)
 
             return advance
 

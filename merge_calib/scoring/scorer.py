@@ -81,7 +81,7 @@ def _read(model: LanguageModel, rows: Sequence[Row], max_tokens: int, progress: 
     read: dict[int, Floats] = {}
     for batch in batches(rows, max_tokens, max(1, _LOGIT_BYTES // (4 * model.vocabulary))):
         tokens, positions, candidates = _tensors([rows[i] for i in batch], model.device)
-        values = model.log_probabilities(tokens, positions, candidates).double().cpu().numpy()
+        values = model.log_probabilities(tokens, positions, candidates).cpu().double().numpy()
         ends = np.cumsum([len(rows[i].candidates) for i in batch])[:-1]
         read |= dict(zip(batch, np.split(values, ends), strict=True))
         progress(sum(len(rows[i].tokens) for i in batch))
