@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ def written_whole(path: Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise OutputError(f"cannot write {path}: {reason}. What was written before is kept.") from error
     finally:
-        _remove(partial)
+        with suppress(OSError):
+            _remove(partial)
 
 
 def write_text(path: Path, text: str) -> None:

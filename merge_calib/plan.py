@@ -12,6 +12,7 @@ from merge_calib.scoring.scorer import CONFIDENCE_METHODS, ConfidenceMethod
 
 DEFAULT_LAMBDAS = "0:1.5:0.1"
 MOST_LAMBDAS = 1001
+MOST = 1000
 CPU = torch.device("cpu")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -46,6 +47,8 @@ class SweepPlan:
 
     def __post_init__(self) -> None:
         _at_least("--bins", self.bins, 1)
+        if self.bins > 1000:
+            raise InputError(f"--bins must be at most 1000, not {self.bins}")
         _at_least("--trials", self.trials, 1)
         _at_least("--seed", self.seed, 0)
         _at_least("--batch-tokens", self.batch_tokens, 1)
@@ -69,6 +72,8 @@ def parse_lambdas(text: str) -> tuple[float, ...]:
         raise wrong from None
     if not all(number.is_finite() for number in numbers):
         raise wrong
+    if any(number and not Decimal("1e-10") <= abs(number) <= MOST for number in numbers):
+        raise InputError(f"--lambdas {text!r}: numbers must lie between 1e-10 and {MOST} in size, or be 0")
     if ":" not in text:
         return _ascending(numbers)
     if len(numbers) != 3 or "," in text:

@@ -1,5 +1,7 @@
 """All that is settled before the model is loaded: questions, parents, tokens, hashes, and the record of the plan."""
 
+import hashlib
+import json
 import platform
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +14,14 @@ import transformers
 import merge_calib
 from merge_calib.checkpoints.fingerprint import fingerprint
 from merge_calib.checkpoints.locate import locate
-from merge_calib.checkpoints.pair import ModelPair
-from merge_calib.errors import InputError
+from merge_calib.checkpoints.pair import ModelPair, require_same_settings, settings
+from merge_calib.errors import CheckpointError, InputError
 from merge_calib.plan import SweepPlan, dtype_name
 from merge_calib.progress import Watch, unwatched
 from merge_calib.questions import TaskSet
 from merge_calib.results import MEAN
 from merge_calib.run_directory import FORMAT
-from merge_calib.scoring.model import load_tokenizer, longest_context
+from merge_calib.scoring.model import load_tokenizer, longest_context, resolved_config
 from merge_calib.scoring.prompts import PROMPTS
 from merge_calib.scoring.rows import Encoder
 from merge_calib.scoring.scorer import Questionnaire, require_same_ids
@@ -40,13 +42,22 @@ class Preparation:
 def prepare(plan: SweepPlan, watch: Watch = unwatched) -> Preparation:
     """Read the questions, prove that the parents fit, encode everything, hash both parents."""
     tasks = _load_tasks(plan)
-    base = locate(plan.base, "--base", allow_pickle=plan.allow_pickle)
-    aligned = locate(plan.aligned, "--aligned", allow_pickle=plan.allow_pickle)
-    pair = ModelPair.open(base, aligned, allow_pickle=plan.allow_pickle)
+    pair = open_pair(plan.base, plan.aligned, allow_pickle=plan.allow_pickle, trust_remote_code=plan.trust_remote_code)
     questionnaire = _encode(plan, pair, tasks, watch)
     advance = watch("reading both parents", pair.base.bytes + pair.aligned.bytes)
     hashes = fingerprint(pair.base, advance), fingerprint(pair.aligned, advance)
     return Preparation(plan, tasks, pair, questionnaire, _record(plan, tasks, pair, questionnaire, hashes))
+
+
+def open_pair(base: str, aligned: str, *, allow_pickle: bool = False, trust_remote_code: bool = False) -> ModelPair:
+    """Find both parents and prove from configs, with their defaults filled in, and headers that they fit."""
+    folders = [
+        locate(model, flag, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+        for model, flag in ((base, "--base"), (aligned, "--aligned"))
+    ]
+    pair = ModelPair.open(*folders, allow_pickle=allow_pickle)
+    require_same_settings(*(resolved_config(folder, trust_remote_code=trust_remote_code) for folder in folders))
+    return pair
 
 
 def _load_tasks(plan: SweepPlan) -> tuple[TaskSet, ...]:
@@ -79,8 +90,17 @@ def _encode(plan: SweepPlan, pair: ModelPair, tasks: tuple[TaskSet, ...], watch:
             aligned.rows(task, confidence)
             if not aligned.encoder.is_like(base.encoder):
                 require_same_ids(aligned, base, task, confidence)
+            _require_vocabulary(aligned.rows(task, confidence).largest_id, pair)
         advance(1)
     return aligned
+
+
+def _require_vocabulary(largest_id: int, pair: ModelPair) -> None:
+    size = pair.aligned.config.get("vocab_size") or pair.aligned.config.get("text_config", {}).get("vocab_size")
+    if size is not None and largest_id >= size:
+        raise CheckpointError(
+            f"the tokenizer of {pair.aligned.folder} gives token id {largest_id}, but the model has {size} tokens"
+        )
 
 
 def _record(
@@ -97,6 +117,7 @@ def _record(
         "identity": {
             "base": {"sha256": hashes[0]},
             "aligned": {"sha256": hashes[1]},
+            "settings": _settings_hash(plan, pair),
             "prompts": PROMPTS,
             "bos": encoder.bos,
             "longest_context": encoder.max_length,
@@ -125,6 +146,12 @@ def _record(
     }
 
 
+def _settings_hash(plan: SweepPlan, pair: ModelPair) -> str:
+    """Hash of the settings that both models compute with: the same weights under another config are another run."""
+    config = resolved_config(pair.aligned.folder, trust_remote_code=plan.trust_remote_code)
+    return hashlib.sha256(json.dumps(settings(config), sort_keys=True, default=str).encode()).hexdigest()
+
+
 def _task_record(plan: SweepPlan, task: TaskSet, questionnaire: Questionnaire) -> dict[str, Any]:
     rows = {c: questionnaire.rows(task, c) for c in plan.confidence}
     return {
@@ -132,7 +159,8 @@ def _task_record(plan: SweepPlan, task: TaskSet, questionnaire: Questionnaire) -
         "n": len(task),
         "style": task.style,
         "source": task.source,
-        "letters": questionnaire.encoder.letter_form(task) if "choice" in rows else None,
+        "letters": rows["choice"].letters if "choice" in rows else None,
+        "rows": {c: encoded.sha256 for c, encoded in rows.items()},
         "encoded_apart": {c: encoded.encoded_apart for c, encoded in rows.items()},
         "truncated": {c: encoded.truncated for c, encoded in rows.items()},
     }

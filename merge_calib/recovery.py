@@ -9,6 +9,7 @@ import torch
 import merge_calib
 from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.checkpoints.writer import write_checkpoint
+from merge_calib.errors import CheckpointError
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
 from merge_calib.preparation import Preparation
@@ -36,4 +37,10 @@ def write_point(
     merger = Merger(pair, out_dtype)
     about = {"method": point.method, "lambda": point.lam, "merge_calib": merge_calib.__version__, **provenance}
     dtypes = {name: merger.dtype(point, name) for name in pair.names}
-    write_checkpoint(folder, pair.aligned, dtypes, lambda name: merger.tensor(point, name), about)
+    write_checkpoint(folder, pair.aligned, dtypes, lambda name: _finite(merger.tensor(point, name), name), about)
+
+
+def _finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise CheckpointError(f"tensor {name} is not finite at this lambda and dtype; nothing was written")
+    return tensor

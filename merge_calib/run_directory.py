@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from merge_calib.errors import RunDirectoryError
+from merge_calib.errors import OutputError, RunDirectoryError
 from merge_calib.files import remove_partial, write_json
 from merge_calib.merging.point import MergePoint
 from merge_calib.scores import ChoiceScores
 
 FORMAT = 1
+_REQUIRED = {"identity", "tasks", "confidence", "bins", "accuracy_margin"}
 _CHOOSE = "Choose another --out, or the options that the run was made with."
 
 
@@ -32,7 +33,11 @@ class RunDirectory:
     def open(cls, path: Path) -> "RunDirectory":
         """Open an existing run."""
         run = cls(path)
-        if run.plan.get("format") != FORMAT:
+        if run.plan.get("format") == FORMAT:
+            missing = sorted(_REQUIRED - run.plan.keys())
+            if missing or not run.plan["tasks"] or not run.plan["confidence"]:
+                raise _damaged(path / "run.json", f"it lacks {', '.join(missing) or 'tasks or confidence'}")
+        else:
             raise RunDirectoryError(
                 f"{path / 'run.json'} has format {run.plan.get('format')!r}; this version reads format {FORMAT}"
             )
@@ -66,19 +71,21 @@ class RunDirectory:
                 differences.append(
                     f"  - task {task}: the run has other questions ({held['n']}) than asked for ({asked['n']})"
                 )
+            elif held and any(held["rows"].get(c, rows) != rows for c, rows in asked["rows"].items()):
+                differences.append(f"  - task {task}: its questions are other tokens now (another tokenizer?)")
         if differences:
             raise RunDirectoryError(
                 "\n".join([f"{self.path} holds another run, nothing was changed:", *differences, _CHOOSE])
             )
 
     def extend(self, plan: Mapping[str, Any]) -> None:
-        """Write run.json: `plan`, with the tasks and confidence methods that the run had before."""
+        """Write run.json: `plan`, with the tasks and confidence methods that the run had before after its own."""
         merged = dict(plan)
         if self.exists:
             before = self.plan
             united = {name: _united(before["tasks"].get(name), task) for name, task in plan["tasks"].items()}
             merged["tasks"] = {**before["tasks"], **united}
-            merged["confidence"] = list(dict.fromkeys([*before["confidence"], *plan["confidence"]]))
+            merged["confidence"] = list(dict.fromkeys([*plan["confidence"], *before["confidence"]]))
         if merged != self.__dict__.get("plan"):
             write_json(self.path / "run.json", merged)
         self.__dict__["plan"] = merged
@@ -89,14 +96,20 @@ class RunDirectory:
 
         What a killed process left half-written is removed.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
+        with self._lock_file() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise RunDirectoryError(f"{self.path} is in use by another merge-calib process") from error
             remove_partial(self.path)
             yield
+
+    def _lock_file(self) -> IO[str]:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return (self.path / ".lock").open("w")
+        except OSError as error:
+            raise OutputError(f"cannot write into {self.path}: {error.strerror}") from error
 
     def has(self, point: MergePoint, task: str, confidence: str) -> bool:
         """Whether the record of `point` says that this was measured."""
@@ -160,7 +173,7 @@ class RunDirectory:
 
 def _united(before: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a task, with what other confidence methods left in it."""
-    counts = {key: {**(before or {}).get(key, {}), **new[key]} for key in ("encoded_apart", "truncated")}
+    counts = {key: {**(before or {}).get(key, {}), **new[key]} for key in ("encoded_apart", "truncated", "rows")}
     return {**new, "letters": new["letters"] or (before or {}).get("letters"), **counts}
 
 

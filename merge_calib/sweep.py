@@ -1,6 +1,7 @@
 """The experiment: for each point, weights in place, questions asked, scores recorded."""
 
 import time
+import warnings
 from typing import Any
 
 from merge_calib.calibration.measurement import macro_average, measure
@@ -19,7 +20,11 @@ from merge_calib.scoring.model import LanguageModel
 from merge_calib.scoring.scorer import ConfidenceMethod, score
 from merge_calib.search.grid import Grid
 from merge_calib.search.optuna_study import OptunaSearch
-from merge_calib.search.strategy import Strategy
+from merge_calib.search.strategy import Outcome, Strategy
+
+
+class PointLeftOutWarning(UserWarning):
+    """A point between or beyond the parents could not be scored; it has no record, and the sweep went on."""
 
 
 def sweep(plan: SweepPlan, watch: Watch = unwatched) -> Results:
@@ -58,8 +63,15 @@ class _Experiment:
         strategy = _strategy(self._plan, self._prepared.record, self._run)
         advance = self._watch("points", strategy.total)
         while (point := strategy.propose()) is not None:
-            self._measure(point)
-            strategy.hear(point, *self._outcome(point))
+            try:
+                self._measure(point)
+            except ScoringError as error:
+                if point.is_base or point.is_aligned:
+                    raise
+                warnings.warn(f"{error}; the point is left out", PointLeftOutWarning, stacklevel=2)
+                strategy.hear(point, None)
+            else:
+                strategy.hear(point, self._outcome(point))
             advance(1)
 
     def _measure(self, point: MergePoint) -> None:
@@ -101,11 +113,12 @@ class _Experiment:
             self._model = LanguageModel(
                 self._prepared.pair.aligned, plan.device, plan.dtype, trust_remote_code=plan.trust_remote_code
             )
+            self._merger.require_own_places(self._model.targets)
             if plan.device.type == "cuda":
                 self._merger.keep_parents_on(plan.device)
         return self._model
 
-    def _outcome(self, point: MergePoint) -> tuple[float, float]:
+    def _outcome(self, point: MergePoint) -> Outcome:
         """Mean accuracy and mean SCE over the tasks asked, by the first confidence method."""
         measurements = []
         for task in self._prepared.tasks:
@@ -113,7 +126,7 @@ class _Experiment:
             assert scores is not None
             measurements.append(measure(scores.predictions, self._plan.bins))
         mean = macro_average(measurements)
-        return mean.accuracy, mean.sce
+        return Outcome(mean.accuracy, mean.sce)
 
 
 def _strategy(plan: SweepPlan, record: dict[str, Any], run: RunDirectory) -> Strategy:

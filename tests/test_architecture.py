@@ -60,6 +60,8 @@ def imports(path: Path) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             found.append(node.module or "")
+            if node.module == "merge_calib":
+                found += [f"merge_calib.{alias.name}" for alias in node.names if alias.name in FLOORS]
     return found
 
 
@@ -78,7 +80,10 @@ def test_nothing_imports_upward():
     }
 
 
-def test_an_upward_import_is_seen():
+def test_an_upward_import_is_seen(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text("import numpy\nfrom merge_calib import scoring\nfrom merge_calib.cli.main import main\n")
+    assert upward(0, imports(module)) == ["merge_calib.scoring", "merge_calib.cli.main"]
     assert upward(0, ["numpy", "merge_calib.scoring.model"]) == ["merge_calib.scoring.model"]
 
 

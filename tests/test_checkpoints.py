@@ -249,6 +249,13 @@ def test_a_full_disk_leaves_no_folder_that_looks_finished(pair_folders, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("lam", "dtype"), [(1e39, None), (1e6, torch.float16)])
+def test_weights_that_overflow_are_not_written(pair_folders, tmp_path, lam, dtype):
+    with pytest.raises(CheckpointError, match="is not finite at this lambda and dtype"):
+        write(ModelPair.open(*pair_folders), tmp_path / "merged", lam=lam, out_dtype=dtype)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_disk_that_is_too_small_is_refused_before_writing(pair_folders, tmp_path, monkeypatch):
     from collections import namedtuple
 

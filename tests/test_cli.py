@@ -190,6 +190,9 @@ def test_a_bad_line_of_questions(call, pair_folders, tmp_path, line, message):
         (["--lambdas", "1:0:0.1"], "the stop not below the start"),
         (["--lambdas", "nan,1"], "--lambdas 'nan,1' is neither"),
         (["--lambdas", ""], "--lambdas '' is neither"),
+        (["--lambdas", "0,1e400"], "must lie between 1e-10 and 1000 in size"),
+        (["--lambdas", "0:1:1e-999999999"], "must lie between 1e-10 and 1000 in size"),
+        (["--bins", "100000000000"], "--bins must be at most 1000"),
         (["--lambdas", "0:1:0.00001"], "at most 1001"),
         (["--confidence", "letters"], "--confidence 'letters' is unknown; allowed: choice"),
         (["--dtype", "int8"], "--dtype 'int8' is unknown"),
@@ -248,6 +251,25 @@ def test_an_unknown_key_in_a_recipe_is_refused(call, questions, tmp_path):
     recipe.write_text('lambda = "0:1:0.1"\n')
     said = refused(call, tmp_path, "sweep", "--recipe", recipe, "--tasks", questions)
     assert "unknown key 'lambda'; allowed: accuracy-margin" in said
+
+
+def test_values_in_a_recipe_are_checked_like_flags(call, pair_folders, questions, tmp_path):
+    recipe = tmp_path / "small.toml"
+    recipe.write_text("trials = 2.7\n")
+    code, _, said = call(*sweep_of(pair_folders, questions, "--recipe", recipe))
+    assert code == 2
+    assert "'2.7' is not a valid integer" in said
+    recipe.write_text("[tasks]\na = 1\n")
+    message = refused(call, tmp_path, *sweep_of(pair_folders, questions, "--recipe", recipe))
+    assert "tasks must be a text, a number" in message
+
+
+def test_merge_refuses_a_parent_with_a_nan(call, folders, tmp_path):
+    tensors = load_file(folders[0] / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, folders[0] / "model.safetensors", metadata={"format": "pt"})
+    said = refused(call, tmp_path, "merge", "--base", folders[0], "--aligned", folders[1], "--lambda", "0.5")
+    assert "tensor model.norm.weight holds 1 value(s) that are NaN" in said
 
 
 def test_a_missing_flag_is_a_usage_error(call):

@@ -133,6 +133,28 @@ def test_a_head_that_is_stored_under_another_name_is_merged_too(tmp_path):
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_weights_merged_on_a_gpu_are_those_merged_on_the_cpu(pair):
+    for lam in LAMBDAS:
+        for name in pair.names:
+            point = MergePoint("linear", lam)
+            assert torch.equal(Merger(pair).tensor(point, name, "cuda").cpu(), Merger(pair).tensor(point, name))
+
+
+def test_a_multimodal_checkpoint_is_found_in_the_text_model_that_loads_it(tmp_path):
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = {"vocab_size": 263, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    text |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    vision |= {"image_size": 28, "patch_size": 14}
+    torch.manual_seed(0)
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    folder = save_model(Gemma3ForConditionalGeneration(config), tmp_path / "gemma3")
+    checkpoint = Checkpoint.open(folder)
+    assert set(LanguageModel(checkpoint, torch.device("cpu"), torch.float32).targets) == set(checkpoint.tensors)
+
+
 def test_tied_embeddings_stay_tied(tmp_path):
     folders = [save_model(tiny_llama(s, tie_word_embeddings=True), tmp_path / str(s)) for s in (1, 2)]
     pair = ModelPair.open(*folders)

@@ -202,10 +202,18 @@ def test_a_letter_that_is_not_one_token_is_named():
         Encoder(Letters(), 512).choice(task)
 
 
+def test_a_tokenizer_that_gives_nothing_for_a_text_is_refused():
+    def silent(text, **_):
+        return {"input_ids": [[] for _ in text] if isinstance(text, list) else [0]}
+
+    with pytest.raises(ScoringError, match="does not say what it puts before a text"):
+        Encoder(silent, 512)
+
+
 def test_letters_without_a_space_are_used_where_those_with_one_are_several_tokens():
     encoder = Encoder(byte_tokenizer(words=()), 512)
-    assert encoder.letter_form(quiz()) == "A"
-    assert Encoder(byte_tokenizer(), 512).letter_form(quiz()) == " A"
+    assert encoder.choice(quiz()).letters == "A"
+    assert Encoder(byte_tokenizer(), 512).choice(quiz()).letters == " A"
 
 
 def test_batches_hold_every_row_once_within_the_budget():

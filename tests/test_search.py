@@ -10,6 +10,7 @@ from test_sweep import files, plan
 from merge_calib.merging.point import MergePoint
 from merge_calib.search.grid import Grid
 from merge_calib.search.optuna_study import OptunaSearch
+from merge_calib.search.strategy import Outcome
 from merge_calib.sweep import sweep
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -25,7 +26,7 @@ def study(tmp_path, seed=0, trials=14):
 
 def answer(point):
     """A smooth invented outcome: accuracy peaks between the parents, the error grows with lambda."""
-    return 0.6 - (point.lam - 0.6) ** 2 / 5, 0.02 + 0.1 * point.lam**2
+    return Outcome(0.6 - (point.lam - 0.6) ** 2 / 5, 0.02 + 0.1 * point.lam**2)
 
 
 def drive(strategy, most=100):
@@ -33,7 +34,7 @@ def drive(strategy, most=100):
     proposed = []
     while len(proposed) < most and (point := strategy.propose()) is not None:
         proposed.append(point)
-        strategy.hear(point, *answer(point))
+        strategy.hear(point, answer(point))
     return proposed
 
 
@@ -51,6 +52,15 @@ class TestContract:
         strategy = make(tmp_path)
         drive(strategy, 3)
         assert strategy.propose() == strategy.propose()
+
+    def test_a_point_that_could_not_be_measured_is_passed_over(self, make, tmp_path):
+        strategy = make(tmp_path)
+        drive(strategy, 2)
+        lost = strategy.propose()
+        strategy.hear(lost, None)
+        rest = drive(strategy)
+        assert len(rest) == strategy.total - 3
+        assert lost not in rest
 
     @pytest.mark.parametrize("cut", [0, 1, 2, 3, 5])
     def test_cut_off_after_any_point_it_proposes_the_same(self, make, tmp_path, cut):

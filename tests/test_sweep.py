@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +15,17 @@ import pytest
 import torch
 from conftest import byte_tokenizer, save_model, tiny_llama, write_questions
 from plain_loop import choice_log_probabilities
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import merge_calib.sweep as sweep_module
-from merge_calib.errors import OutputError, RunDirectoryError
+from merge_calib.checkpoints.pair import ModelPair
+from merge_calib.errors import CheckpointError, OutputError, RunDirectoryError, ScoringError
+from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
 from merge_calib.plan import SweepPlan, parse_confidences, parse_lambdas
 from merge_calib.scores import ChoiceScores
-from merge_calib.sweep import sweep
+from merge_calib.sweep import PointLeftOutWarning, sweep
 from merge_calib.tasks import load_task
 
 ALL = "choice,continuation-sum,continuation-min"
@@ -273,3 +277,105 @@ def test_tokenizers_that_differ_only_where_nothing_is_asked_are_accepted(pair_fo
     base = save_model(tiny_llama(1), tmp_path / "base", torch.bfloat16)
     byte_tokenizer(words=(" A", " B", " C", " D", " zebra")).save_pretrained(base)
     sweep(plan((base, pair_folders[1]), questions, tmp_path / "out", lambdas="0,1"))
+
+
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_setting_that_one_parent_leaves_to_its_default_is_compared_by_value(pair_folders, questions, tmp_path):
+    base = shutil.copytree(pair_folders[0], tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    del config["rope_parameters"]
+    (base / "config.json").write_text(json.dumps(config))
+    sweep(plan((base, pair_folders[1]), questions, tmp_path / "same", lambdas="0,1"))  # the default is what it was
+    aligned = shutil.copytree(pair_folders[1], tmp_path / "aligned")
+    edit_config(aligned, rope_parameters={"rope_theta": 50.0, "rope_type": "default"})
+    with pytest.raises(CheckpointError, match=r"config rope_theta: base 10000\.0, aligned 50\.0"):
+        sweep(plan((base, aligned), questions, tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_same_weights_under_another_config_or_tokenizer_are_another_run(pair_folders, questions, tmp_path):
+    folders = [shutil.copytree(folder, tmp_path / folder.name) for folder in pair_folders]
+    sweep(plan(folders, questions, tmp_path / "out", lambdas="0,1"))
+    for folder in folders:
+        byte_tokenizer(words=(" B", " A", " C", " D", " E")).save_pretrained(folder)
+    with pytest.raises(RunDirectoryError, match="task quiz: its questions are other tokens now"):
+        sweep(plan(folders, questions, tmp_path / "out", lambdas="0,0.5,1"))
+    for folder in folders:
+        byte_tokenizer().save_pretrained(folder)
+        edit_config(folder, rope_parameters={"rope_theta": 50.0, "rope_type": "default"})
+    with pytest.raises(RunDirectoryError, match="settings: the run has"):
+        sweep(plan(folders, questions, tmp_path / "out", lambdas="0,0.5,1"))
+
+
+def test_a_head_that_only_one_parent_ties_is_refused(pair_folders, questions, tmp_path):
+    folders = []
+    for side, seed in (("base", 1), ("aligned", 2)):
+        folder = save_model(tiny_llama(seed, tie_word_embeddings=True), tmp_path / side)
+        tensors = load_file(folder / "model.safetensors")
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone() + (side == "base")
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        folders.append(folder)
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight and model\.embed_tokens\.weight are one tensor"):
+        sweep(plan(folders, questions, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer_is_refused(questions, tmp_path):
+    folders = [save_model(tiny_llama(seed, vocab=100), tmp_path / str(seed)) for seed in (1, 2)]
+    with pytest.raises(CheckpointError, match="gives token id 26., but the model has 100 tokens"):
+        sweep(plan(folders, questions, tmp_path / "out"))
+
+
+def test_a_point_that_cannot_be_scored_is_left_out_and_the_rest_goes_on(pair_folders, questions, tmp_path, monkeypatch):
+    def failing(model, questionnaire, task, *rest):
+        if float(model.targets["model.norm.weight"][0]) == at_half:
+            raise ScoringError("1 question(s) have a non-finite score, the first is 'q0'")
+        return original(model, questionnaire, task, *rest)
+
+    pair = ModelPair.open(*pair_folders)
+    at_half = float(Merger(pair).tensor(MergePoint("linear", 0.5), "model.norm.weight")[0])
+    original = sweep_module.score
+    monkeypatch.setattr(sweep_module, "score", failing)
+    with pytest.warns(PointLeftOutWarning, match=r"point linear-lambda-0\.5000, task quiz: 1 question.*'q0'"):
+        sweep(plan(pair_folders, questions, tmp_path / "out"))
+    assert sorted({row["lambda"] for row in rows(tmp_path / "out")}) == ["0.0", "1.0", "1.5"]
+
+
+def test_the_first_confidence_method_of_the_last_command_selects(pair_folders, questions, tmp_path):
+    out = tmp_path / "out"
+    sweep(plan(pair_folders, questions, out, confidence="choice,continuation-sum"))
+    before = (out / "results.csv").read_bytes()
+    results = sweep(plan(pair_folders, questions, out, confidence="continuation-sum,choice"))
+    assert results.confidences == ("continuation-sum", "choice")
+    assert (out / "results.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ['{"format": 1}', '{"format": 1, "identity": {}, "tasks": {}, "confidence": []}'])
+def test_a_run_json_that_lacks_things_is_damaged(content, pair_folders, questions, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text(content)
+    with pytest.raises(RunDirectoryError, match=r"run\.json is damaged \(it lacks"):
+        sweep(plan(pair_folders, questions, tmp_path / "out"))
+
+
+def test_an_out_that_cannot_be_a_folder_is_said(pair_folders, questions, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot write into .*: Not a directory"):
+        sweep(plan(pair_folders, questions, tmp_path / "file" / "out"))
+
+
+def test_a_damaged_study_is_named_and_costs_no_measurement(pair_folders, questions, tmp_path, count_scoring):
+    searching = {"lambdas": "0:1.5:0.5", "search": "optuna", "trials": 2}
+    sweep(plan(pair_folders, questions, tmp_path / "out", **searching))
+    journal = tmp_path / "out" / "study.journal"
+    journal.write_text(journal.read_text()[:-200] + "{broken\n{}\n")
+    with pytest.raises(RunDirectoryError, match=r"study\.journal is damaged"):
+        sweep(plan(pair_folders, questions, tmp_path / "out", **searching))
+    journal.unlink()
+    count_scoring.clear()
+    sweep(plan(pair_folders, questions, tmp_path / "out", **searching))
+    assert count_scoring == []

@@ -114,7 +114,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} does not hold a JSON object")
     if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "unknown")
+        quantised = config["quantization_config"]
+        method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
         raise CheckpointError(f"{folder} is quantised ({method}); weights can only be merged from bf16, fp16 or fp32")
     return config
 
@@ -156,14 +157,18 @@ def _indexed_or_single(folder: Path, name: str) -> list[Path]:
 def _weight_map(index: Path) -> dict[str, str]:
     content = read_json(index)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index} has no weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise CheckpointError(f"{index} has no weight_map from tensors to files")
     return weight_map
 
 
 def _open_weights(path: Path) -> Any:
     if path.suffix == ".bin":
         return _PickleFile(path)
+    try:
+        path.open("rb").close()  # safe_open calls a file that may not be read a missing one
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:

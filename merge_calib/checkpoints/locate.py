@@ -10,9 +10,10 @@ from merge_calib.errors import CheckpointError, InputError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+_OTHERS = ["original/*", "consolidated*"]  # the same weights again, in another layout
 
 
-def locate(model: str, flag: str, *, allow_pickle: bool = False) -> Path:
+def locate(model: str, flag: str, *, allow_pickle: bool = False, trust_remote_code: bool = False) -> Path:
     """The folder that holds `model`: the folder itself, or the download of hub id `ORG/NAME[@REVISION]`.
 
     Raises InputError, naming `flag`, for what is neither, and CheckpointError where the hub does not give it.
@@ -24,9 +25,11 @@ def locate(model: str, flag: str, *, allow_pickle: bool = False) -> Path:
             f"{flag} {model}: there is no such folder, and it is no hub id (ORG/NAME or ORG/NAME@REVISION)"
         )
     name, _, revision = model.partition("@")
-    patterns = [*_FILES, "*.bin"] if allow_pickle else _FILES
+    patterns = [*_FILES, *(["*.bin"] if allow_pickle else []), *(["*.py"] if trust_remote_code else [])]
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+        return Path(
+            snapshot_download(name, revision=revision or None, allow_patterns=patterns, ignore_patterns=_OTHERS)
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(

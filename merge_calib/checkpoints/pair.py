@@ -80,17 +80,30 @@ def _architecture_differences(base: dict[str, Any], aligned: dict[str, Any]) -> 
 
 
 def _config_differences(base: dict[str, Any], aligned: dict[str, Any]) -> Iterable[str]:
-    """Settings that both configs give, give differently, and that change what the weights compute."""
+    """Settings that both configs give, give differently, and that change what the weights compute.
+
+    A setting that only one of the two gives may be the other's default: who knows the defaults compares with
+    `require_same_settings`.
+    """
     if base.get("model_type") != aligned.get("model_type"):
         return
-    ours, theirs = _settings(base), _settings(aligned)
+    ours, theirs = settings(base), settings(aligned)
     for key in sorted(ours.keys() & theirs.keys()):
         if ours[key] != theirs[key]:
             yield f"config {key}: base {ours[key]}, aligned {theirs[key]}"
 
 
-def _settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The settings that matter, flat (`text_config.hidden_size`), with rope_theta in one place."""
+def require_same_settings(base: dict[str, Any], aligned: dict[str, Any]) -> None:
+    """Raise CheckpointError naming each setting that differs between two configs with all their defaults filled in."""
+    ours, theirs = settings(base), settings(aligned)
+    different = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
+    if different:
+        listed = "\n".join(f"  - config {key}: base {ours.get(key)}, aligned {theirs.get(key)}" for key in different)
+        raise CheckpointError(f"the two models compute differently and cannot be merged:\n{listed}")
+
+
+def settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings that change what weights compute, flat (`text_config.hidden_size`), with rope_theta in one place."""
     ignored = set(_HARMLESS)
     if config.get("use_sliding_window") is False:
         ignored |= {"sliding_window", "max_window_layers"}
@@ -100,7 +113,7 @@ def _settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             continue
         if isinstance(value, dict):
             inner = "" if key == "rope_parameters" else f"{prefix}{key}."
-            flat |= _settings(value, inner)
+            flat |= settings(value, inner)
         else:
             flat[prefix + key] = value
     return flat

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from merge_calib.cli.options import FOLDER, open_pair, parents
+from merge_calib.cli.options import FOLDER, parents
 from merge_calib.errors import InputError, OutputError
 
 
@@ -20,15 +20,21 @@ from merge_calib.errors import InputError, OutputError
 )
 def merge(base: str, aligned: str, lam: float, out: Path, out_dtype: str | None, allow_pickle: bool) -> None:
     """Write the checkpoint at one lambda."""
+    from merge_calib.checkpoints.fingerprint import fingerprint
     from merge_calib.merging.point import MergePoint
     from merge_calib.plan import parse_dtype
+    from merge_calib.preparation import open_pair
     from merge_calib.recovery import write_point
 
     if out.exists():
         raise OutputError(f"--out {out} exists; nothing was written")
     if not math.isfinite(lam):
         raise InputError(f"--lambda must be a finite number, not {lam}")
-    pair = open_pair(base, aligned, allow_pickle)
+    pair = open_pair(base, aligned, allow_pickle=allow_pickle)
     dtype = parse_dtype("--out-dtype", out_dtype) if out_dtype else None
-    write_point(pair, MergePoint("linear", lam), out, dtype, {"base": {"model": base}, "aligned": {"model": aligned}})
+    hashed = {
+        "base": {"sha256": fingerprint(pair.base), "model": base},
+        "aligned": {"sha256": fingerprint(pair.aligned), "model": aligned},
+    }
+    write_point(pair, MergePoint("linear", lam), out, dtype, hashed)
     click.echo(f"{out} holds lambda {lam:g}")

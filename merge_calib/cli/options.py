@@ -14,7 +14,6 @@ import click
 from merge_calib.errors import InputError
 
 if TYPE_CHECKING:
-    from merge_calib.checkpoints.pair import ModelPair
     from merge_calib.plan import SweepPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -113,15 +112,6 @@ def make_plan(base: str, aligned: str, out: Path | None, tasks: str | None, opti
         batch_tokens=_or_default(options.pop("batch_tokens"), 65536 if on_gpu else 4096),
         **options,
     )
-
-
-def open_pair(base: str, aligned: str, allow_pickle: bool) -> ModelPair:
-    """The two parents of --base and --aligned, proved to fit."""
-    from merge_calib.checkpoints.locate import locate
-    from merge_calib.checkpoints.pair import ModelPair
-
-    folders = [locate(m, flag, allow_pickle=allow_pickle) for m, flag in ((base, "--base"), (aligned, "--aligned"))]
-    return ModelPair.open(*folders, allow_pickle=allow_pickle)
 
 
 def split_list(flag: str, text: str) -> tuple[str, ...]:

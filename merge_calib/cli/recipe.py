@@ -24,8 +24,12 @@ def read_recipe(context: click.Context, _parameter: click.Parameter, path: Path 
     unknown = sorted(set(content) - flags)
     if unknown:
         raise InputError(f"--recipe {path}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(flags))}")
-    context.default_map = {key.replace("-", "_"): _text(value) for key, value in content.items()}
+    context.default_map = {key.replace("-", "_"): _text(path, key, value) for key, value in content.items()}
 
 
-def _text(value: Any) -> Any:
-    return ",".join(str(item) for item in value) if isinstance(value, list) else value
+def _text(path: Path, key: str, value: Any) -> str:
+    """The value as it would stand on the command line, where it is then checked."""
+    items = value if isinstance(value, list) else [value]
+    if any(not isinstance(item, str | int | float) for item in items):
+        raise InputError(f"--recipe {path}: {key} must be a text, a number, true or false, or a list of them")
+    return ",".join(str(item).lower() if isinstance(item, bool) else str(item) for item in items)

@@ -16,7 +16,9 @@ def report(run_dir: Path) -> None:
     from merge_calib.results import Results
     from merge_calib.run_directory import RunDirectory
 
-    results = Results.of(RunDirectory.open(run_dir))
-    results.write()
-    write_report(results)
+    run = RunDirectory.open(run_dir)
+    with run.locked():
+        results = Results.of(run)
+        results.write()
+        write_report(results)
     click.echo(summary(results))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +49,14 @@ def execute(plan: SweepPlan) -> None:
     """Run `plan`, write the report and say in a few lines what was found."""
     from merge_calib.report import write_report
     from merge_calib.report.summary import summary
+    from merge_calib.sweep import PointLeftOutWarning
     from merge_calib.sweep import sweep as run_sweep
 
-    with watching() as watch:
+    with watching() as watch, warnings.catch_warnings(record=True, category=PointLeftOutWarning) as left_out:
+        warnings.simplefilter("always", PointLeftOutWarning)
         results = run_sweep(plan, watch)
-    write_report(results)
+    with results.run.locked():
+        write_report(results)
     click.echo(summary(results))
+    for warning in left_out:
+        click.echo(f"Warning: {warning.message}", err=True)

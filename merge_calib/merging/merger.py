@@ -7,6 +7,7 @@ import torch
 
 from merge_calib.checkpoints.checkpoint import Checkpoint
 from merge_calib.checkpoints.pair import ModelPair
+from merge_calib.errors import CheckpointError
 from merge_calib.merging.linear import linear
 from merge_calib.merging.point import MergePoint
 
@@ -59,6 +60,23 @@ class Merger:
         with torch.no_grad():
             for name, target in targets.items():
                 target.copy_(self.tensor(point, name, target.device))
+
+    def require_own_places(self, targets: Mapping[str, torch.Tensor]) -> None:
+        """Raise CheckpointError where the model holds as one tensor what a parent stores as two different ones.
+
+        That happens where one parent ties its head to its embedding and the other does not.
+        """
+        first: dict[int, str] = {}
+        for name, target in targets.items():
+            other = first.setdefault(id(target), name)
+            if other == name:
+                continue
+            for side in (self.pair.base, self.pair.aligned):
+                if not torch.equal(side.read(other), side.read(name)):
+                    raise CheckpointError(
+                        f"{other} and {name} are one tensor in the loaded model but differ in {side.folder}: "
+                        "a tied and an untied head cannot be merged yet"
+                    )
 
     def keep_parents_on(self, device: torch.device, share: float = 0.4) -> bool:
         """Hold both parents on a GPU where they take at most `share` of its free memory; says whether they do."""

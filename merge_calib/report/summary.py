@@ -42,4 +42,7 @@ def _places(results: Results, landmarks: Landmarks) -> list[str]:
         folder = results.run.path / "checkpoints" / landmarks.selected.name
         if folder.is_dir():
             lines.append(f"checkpoint  {folder}")
+    cut = sum(max(task["truncated"].values(), default=0) for task in results.run.plan["tasks"].values())
+    if cut:
+        lines.append(f"{count_text(cut, 'prompt')} lost text at the front: longer than the model's context")
     return [*lines, f"report      {results.run.path / 'report.md'}"]

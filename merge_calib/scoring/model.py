@@ -1,5 +1,6 @@
 """A causal language model whose weights can be replaced in place and whose logits are read where they are scored."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,14 @@ class LanguageModel:
     ) -> None:
         self.device = device
         self.dtype = dtype
-        self._model = _load(checkpoint, dtype, trust_remote_code).to(device).eval()
+        self._model = _load(checkpoint, dtype, trust_remote_code)
+        places = _places(self._model, checkpoint)
+        self._model = self._model.to(device).eval()
         for parameter in self._model.parameters():
             parameter.requires_grad_(False)
             parameter.data = parameter.data.clone()  # never a view of the file that it was read from
-        self.targets = _targets(self._model, checkpoint)
+        state: dict[str, torch.Tensor] = self._model.state_dict(keep_vars=True)
+        self.targets = {name: state[place] for name, place in places.items()}
         self._head = ScoredHead(self._model.get_output_embeddings())
         self._model.set_output_embeddings(self._head)
 
@@ -89,6 +93,12 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:
         raise CheckpointError(f"{folder} has no tokenizer that can be loaded: {_first_line(error)}") from error
+
+
+def resolved_config(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
+    """The config in `folder` with all defaults filled in."""
+    config: dict[str, Any] = _load_config(folder, trust_remote_code).to_dict()
+    return config
 
 
 def longest_context(folder: Path, tokenizer: Any, *, trust_remote_code: bool = False) -> int:
@@ -133,34 +143,47 @@ def _load(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool) -
     return model
 
 
-def _targets(model: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """Where each checkpoint tensor lies in the model: by its name, or else by its values (a renamed tensor)."""
-    places: dict[str, torch.Tensor] = dict(model.state_dict(keep_vars=True))
+def _places(model: Any, checkpoint: Checkpoint) -> dict[str, str]:
+    """The model's own name of each checkpoint tensor, found by its name, or else by its values (a renamed tensor)."""
+    state: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
     prefix = f"{model.base_model_prefix}."
     found: dict[str, str] = {}
-    for name in sorted(checkpoint.tensors):
-        value = checkpoint.read(name)
-        for place in (name, prefix + name, name.removeprefix(prefix)):
-            if place in places and _holds(places[place], value):
-                found[name] = place
-                break
-    lost = [name for name in sorted(checkpoint.tensors) if name not in found]
-    for name in list(lost):
-        value = checkpoint.read(name)
-        free = [place for place in places if place not in found.values() and _holds(places[place], value)]
-        if len(free) == 1:
-            found[name] = free[0]
-            lost.remove(name)
-    if lost:
+    lost: dict[str, torch.Tensor] = {}
+    for name, value in checkpoint.read_all():
+        spelled = (name, prefix + name, name.removeprefix(prefix))
+        place = next((p for p in spelled if p in state and _holds(state[p], value)), None)
+        if place is None:
+            lost[name] = value
+        else:
+            found[name] = place
+    taken = {id(state[place]) for place in found.values()}
+    for name, value in lost.items():
+        free = {id(tensor): p for p, tensor in state.items() if id(tensor) not in taken and _holds(tensor, value)}
+        place = _most_alike(name, list(free.values()))
+        if place is not None:
+            found[name] = place
+            taken.add(id(state[place]))
+    unplaced = [name for name in lost if name not in found]
+    if unplaced:
         raise CheckpointError(
-            f"{checkpoint.folder}: {len(lost)} tensor(s) are not held by the loaded model as they are stored, so they "
-            f"cannot be merged in place: {', '.join(lost[:8])}"
+            f"{checkpoint.folder}: the loaded model does not hold {len(unplaced)} tensor(s) as they are stored (it "
+            "fuses or splits them, as for mixtures of experts), so they cannot be merged in place yet: "
+            f"{', '.join(unplaced[:8])}"
         )
-    return {name: places[place] for name, place in found.items()}
+    return found
+
+
+def _most_alike(name: str, places: list[str]) -> str | None:
+    """The place that shares most of the end of its dotted name with `name`; None where there is no single one."""
+    shared = [len(os.path.commonprefix([name.split(".")[::-1], place.split(".")[::-1]])) for place in places]
+    return places[shared.index(max(shared))] if places and shared.count(max(shared)) == 1 else None
 
 
 def _holds(place: torch.Tensor, value: torch.Tensor) -> bool:
-    return place.shape == value.shape and torch.equal(place.cpu(), value.to(place.dtype))
+    if place.shape != value.shape:
+        return False
+    few = place.reshape(-1)[:256], value.reshape(-1)[:256]  # most tensors of a shape differ at once
+    return torch.equal(few[0], few[1].to(place.dtype)) and torch.equal(place, value.to(place.dtype))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,9 @@
 """Token rows: what is fed to the model for a task, and what is read off it. Nothing here depends on weights."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ from merge_calib.errors import ScoringError
 from merge_calib.questions import LETTERS, TaskSet
 from merge_calib.scores import Integers
 from merge_calib.scoring.prompts import choice_prompt, continuation, continuation_context
+
+_PROBE = "Question: Which one? Answer:"
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,28 @@ class EncodedTask:
 
     The rows of a question's choice follow each other; there are several only where a choice is scored in windows.
     encoded_apart: choices whose tokens do not continue the context's; truncated: prompts that lost tokens from the left
+    letters: how the first letter is written, ` A` or `A`, where the rows ask for letters
     """
 
     rows: tuple[Row, ...]
     encoded_apart: int
     truncated: int
+    letters: str | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of all that the model is fed and asked: text, tokenizer, BOS and truncation together."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            place = np.array([row.question, row.choice, row.first, len(row.tokens), *row.candidates.shape])
+            for part in (place, row.tokens, row.candidates):
+                digest.update(np.ascontiguousarray(part, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+    @property
+    def largest_id(self) -> int:
+        """The largest token id that occurs."""
+        return max(int(max(row.tokens.max(), row.candidates.max())) for row in self.rows)
 
 
 class Encoder:
@@ -51,9 +72,11 @@ class Encoder:
     def __init__(self, tokenizer: Any, max_length: int) -> None:
         self._tokenizer = tokenizer
         self.max_length = max_length
-        bare, dressed = self._ids(["a"])[0], tokenizer("a", add_special_tokens=True)["input_ids"]
+        bare, dressed = self._ids([_PROBE])[0], tokenizer(_PROBE, add_special_tokens=True)["input_ids"]
         starts = [i for i in range(len(dressed) - len(bare) + 1) if dressed[i : i + len(bare)] == bare]
-        self.bos: list[int] = list(dressed[: starts[0]]) if starts else []
+        if not bare or not starts:
+            raise ScoringError(f"the tokenizer does not say what it puts before a text: {_PROBE!r} gives {dressed}")
+        self.bos: list[int] = list(dressed[: starts[0]])
 
     def is_like(self, other: "Encoder") -> bool:
         """Whether both are the same tokenizer to the last byte; False says nothing."""
@@ -63,14 +86,14 @@ class Encoder:
     def choice(self, task: TaskSet) -> EncodedTask:
         """One row a question; at its last position every letter is a candidate."""
         prompts = [choice_prompt(task, q) for q in task.questions]
-        letters = self._letter_ids(task, prompts[0])
+        form, letters = self._letters(task, prompts[0])
         rows, truncated = [], 0
         for index, ids in enumerate(self._ids(prompts)):
             tokens, cut = self._cut(self.bos + ids)
             truncated += cut
             candidates = letters[: len(task.questions[index].choices)]
             rows.append(Row(_array(tokens), len(tokens) - 1, _array([candidates]), index, -1))
-        return EncodedTask(tuple(rows), 0, truncated)
+        return EncodedTask(tuple(rows), 0, truncated, form)
 
     def continuations(self, task: TaskSet) -> EncodedTask:
         """One row a choice; at each of its last positions the next token of the choice is the only candidate.
@@ -111,13 +134,6 @@ class Encoder:
             tokens, _ = self._cut(ids[: end - 1])
             targets = ids[begin:end]
             yield Row(_array(tokens), len(tokens) - len(targets), _array(targets)[:, None], *place)
-
-    def letter_form(self, task: TaskSet) -> str:
-        """How the letters of `task` are written: ` A` or `A`."""
-        return self._letters(task, choice_prompt(task, task.questions[0]))[0]
-
-    def _letter_ids(self, task: TaskSet, prompt: str) -> list[int]:
-        return self._letters(task, prompt)[1]
 
     def _letters(self, task: TaskSet, prompt: str) -> tuple[str, list[int]]:
         count = max(len(q.choices) for q in task.questions)

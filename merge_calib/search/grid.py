@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from merge_calib.merging.point import MergePoint
+from merge_calib.search.strategy import Outcome
 
 
 class Grid:
@@ -20,6 +21,6 @@ class Grid:
     def propose(self) -> MergePoint | None:
         return self._points[self._heard] if self._heard < len(self._points) else None
 
-    def hear(self, point: MergePoint, accuracy: float, error: float) -> None:  # noqa: ARG002 - a grid does not adapt
+    def hear(self, point: MergePoint, outcome: Outcome | None) -> None:  # noqa: ARG002 - a grid does not adapt
         assert point == self._points[self._heard]
         self._heard += 1

@@ -9,8 +9,11 @@ from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
+from merge_calib.errors import RunDirectoryError
 from merge_calib.merging.point import MergePoint
+from merge_calib.search.strategy import Outcome
 
 STEP = 0.0001  # lambdas are searched to four decimals, so that names and measured values agree
 _DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
@@ -34,12 +37,17 @@ class OptunaSearch:
         self._trials = trials
         journal.parent.mkdir(parents=True, exist_ok=True)
         name = f"{method} {low:g}:{high:g} seed {seed}, {objective}"
-        self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(journal))),
-            study_name=name,
-            directions=_DIRECTIONS,
-            load_if_exists=True,
-        )
+        try:
+            self._study = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(journal))),
+                study_name=name,
+                directions=_DIRECTIONS,
+                load_if_exists=True,
+            )
+        except (ValueError, KeyError, OSError) as error:
+            raise RunDirectoryError(
+                f"{journal} is damaged ({error}); delete it: measured points are kept and heard again"
+            ) from error
         self._study.set_user_attr("objectives", ["accuracy (maximise)", "sce (minimise)"])
 
     @property
@@ -54,13 +62,14 @@ class OptunaSearch:
             return MergePoint(self._method, float(done))
         return MergePoint(self._method, self._ask(done))
 
-    def hear(self, point: MergePoint, accuracy: float, error: float) -> None:
+    def hear(self, point: MergePoint, outcome: Outcome | None) -> None:
         inside = self._distribution.low <= point.lam <= self._distribution.high
         trial = optuna.trial.create_trial(
             params={"lambda": point.lam} if inside else {},
             distributions={"lambda": self._distribution} if inside else {},
             user_attrs={"point": point.name},
-            values=[accuracy, error],
+            values=None if outcome is None else [outcome.accuracy, outcome.error],
+            state=TrialState.FAIL if outcome is None else TrialState.COMPLETE,
         )
         self._study.add_trial(trial)
 

@@ -1,8 +1,17 @@
 """What every search is: it proposes points and hears what was measured there."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from merge_calib.merging.point import MergePoint
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Mean accuracy (up is better) and mean calibration error (down is better) over tasks."""
+
+    accuracy: float
+    error: float
 
 
 class Strategy(Protocol):
@@ -16,8 +25,8 @@ class Strategy(Protocol):
         """The next point, or None when done; called again before `hear`, it proposes the same."""
         ...
 
-    def hear(self, point: MergePoint, accuracy: float, error: float) -> None:
-        """Take in the mean accuracy and the mean calibration error over tasks of the point proposed last."""
+    def hear(self, point: MergePoint, outcome: Outcome | None) -> None:
+        """Take in what was measured at the point proposed last; None where it could not be measured."""
         ...
 
     @property
