@@ -1,6 +1,6 @@
 """A causal language model whose weights can be replaced in place and whose logits are read where they are scored."""
 
-import os
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +175,13 @@ def _places(model: Any, checkpoint: Checkpoint) -> dict[str, str]:
 
 def _most_alike(name: str, places: list[str]) -> str | None:
     """The place that shares most of the end of its dotted name with `name`; None where there is no single one."""
-    shared = [len(os.path.commonprefix([name.split(".")[::-1], place.split(".")[::-1]])) for place in places]
-    return places[shared.index(max(shared))] if places and shared.count(max(shared)) == 1 else None
+    ends = [_common_end(name.split("."), place.split(".")) for place in places]
+    return places[ends.index(max(ends))] if places and ends.count(max(ends)) == 1 else None
+
+
+def _common_end(one: list[str], other: list[str]) -> int:
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(reversed(one), reversed(other), strict=False))
+    return sum(1 for _ in same)
 
 
 def _holds(place: torch.Tensor, value: torch.Tensor) -> bool:
