@@ -1,0 +1,64 @@
+"""The scorer against lm-eval on the first questions of the real files; the whole files are for the tool."""
+
+import importlib.util
+
+import pytest
+from conftest import SHARED, save_model, tiny_llama
+
+if importlib.util.find_spec("lm_eval") is None:
+    pytest.skip("lm-eval is not installed", allow_module_level=True)
+if not (SHARED / "data").is_dir():
+    pytest.skip("shared/data is not there", allow_module_level=True)
+
+import convert_stories260k
+
+FIRST = 40
+
+
+@pytest.fixture(scope="module")
+def prove():
+    """The tool; importing it imports lm-eval, whose warnings belong to these tests only."""
+    return importlib.import_module("prove_lm_eval_parity")
+
+
+@pytest.fixture(scope="module")
+def sides(prove, tmp_path_factory):
+    """stories260K: 512 tokens at most, and no single token for ` A`."""
+    folder, source = tmp_path_factory.mktemp("parity") / "stories260k", SHARED / "data" / "stories260K"
+    convert_stories260k.convert(source / "stories260K.bin", source / "tok512.vocab", folder)
+    return prove.Ours.open(folder), prove.Harness(folder)
+
+
+@pytest.mark.parametrize("name", ["arc_easy", "piqa", "mmlu"])
+def test_every_choice_agrees(name, prove, sides):
+    found = prove.compare_task(name, *sides, SHARED / "data", FIRST)
+    assert found.agrees
+    assert [c.texts for c in found.comparisons] == ["ours", "lm-eval's"]
+    for c in found.comparisons:
+        assert c.questions == FIRST
+        assert not c.apart
+        assert c.largest <= prove.TOLERANCE
+        assert c.accuracies[0] == c.accuracies[1]
+
+
+def test_letters_with_a_space_and_truncated_rows_agree(prove, tmp_path):
+    """One question of every MMLU subject, for a model that knows ` A` and reads bytes, so that many prompts are cut."""
+    folder = save_model(tiny_llama(3), tmp_path / "bytes")
+    found = prove.compare_task("mmlu", prove.Ours.open(folder), prove.Harness(folder), SHARED / "data", per_subject=1)
+    ours, theirs = found.comparisons
+    assert found.letters == " A"
+    assert found.agrees
+    assert ours.questions == 57
+    assert not ours.apart
+    assert not theirs.apart
+    assert ours.truncated[0] >= 5
+    assert ours.truncated[1] == 4 * ours.truncated[0]
+
+
+def test_a_scorer_without_bos_is_found_out(prove, sides, monkeypatch):
+    ours, harness = sides
+    monkeypatch.setattr(ours.encoder, "bos", [])
+    for name in prove.METHODS:
+        found = prove.compare_task(name, ours, harness, SHARED / "data", FIRST)
+        assert not found.agrees
+        assert found.comparisons[0].largest > 100 * prove.TOLERANCE
