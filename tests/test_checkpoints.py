@@ -260,6 +260,6 @@ def test_a_disk_that_is_too_small_is_refused_before_writing(pair_folders, tmp_pa
     from collections import namedtuple
 
     monkeypatch.setattr(writer_module.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000))
-    with pytest.raises(OutputError, match="needs 0.0 GB"):
+    with pytest.raises(OutputError, match="needs 0.1 MB and .* has 0.0 MB free"):
         write(ModelPair.open(*pair_folders), tmp_path / "merged")
     assert list(tmp_path.iterdir()) == []

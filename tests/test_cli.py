@@ -10,9 +10,10 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import save_model, tiny_llama, write_questions
+from conftest import byte_tokenizer, save_model, tiny_llama, write_questions
 from safetensors.torch import load_file, save_file
 from test_scoring import other_architecture
+from tokenizers import normalizers
 
 from merge_calib.cli.main import main, run
 from merge_calib.cli.recipe import read_recipe
@@ -329,3 +330,21 @@ def test_the_recipes_that_ship_have_only_options_that_exist(recipe):
     assert {"base", "aligned", "tasks"} <= set(context.default_map)
     parse_lambdas(context.default_map["lambdas"])
     parse_confidences(context.default_map["confidence"])
+
+
+def test_a_letter_that_is_not_one_token(call, folders, questions, tmp_path):
+    for folder in folders:
+        tokenizer = byte_tokenizer(words=())
+        tokenizer.backend_tokenizer.normalizer = normalizers.Replace("C", "CC")
+        tokenizer.save_pretrained(folder)
+    said = refused(call, tmp_path, *sweep_of(folders, questions))
+    assert "task quiz: the tokenizer has no single token for the letter 'C' after the prompt" in said
+
+
+def test_an_out_directory_that_holds_another_plan(call, pair_folders, questions, tmp_path):
+    call(*sweep_of(pair_folders, questions, "--lambdas", "0,1"), "--out", tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    code, _, said = call(*sweep_of(pair_folders, questions, "--dtype", "bfloat16"), "--out", tmp_path / "run")
+    assert code == 1
+    assert "holds another run, nothing was changed:\n  - dtype: the run has float32, asked is bfloat16" in said
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before

@@ -39,6 +39,7 @@ REPORTS = range(2, 11)
 BINS = 10
 GROUP = 64  # documents with the same number of reports: no padding
 WARMUP = 50
+FRESH = 20_000
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}{{ '\\n' }}{% endif %}{% endfor %}"
 )
@@ -430,6 +431,17 @@ def mixed(base: LlamaForCausalLM, aligned: LlamaForCausalLM, lam: float) -> Llam
     return model
 
 
+def measure_fresh(folder: Path, seed: int) -> dict[str, Any]:
+    """The oracle and both saved models on FRESH questions that nothing was chosen by, not even the number of steps."""
+    rng = random.Random(f"fresh {seed}")
+    items = [draw_item(rng, rng.choice(REPORTS)) for _ in range(FRESH)]
+    answers = np.array([item.answer for item in items])
+    tokenizer = Tokenizer.from_file(str(folder / "base" / "tokenizer.json"))
+    p = {side: letter_probabilities(load(folder / side), tokenizer, items) for side in ("base", "aligned")}
+    oracle = measures(oracle_probabilities(items), answers)
+    return {"n": FRESH, "oracle": oracle} | {side: measures(p[side], answers) for side in p}
+
+
 def measure_pair(folder: Path, items: Sequence[Item], seed: int) -> dict[str, Any]:
     """The oracle, both saved models and nine stops between them on the held-out questions."""
     tokenizer = Tokenizer.from_file(str(folder / "base" / "tokenizer.json"))
@@ -504,6 +516,7 @@ def make_pair(plan: Plan, folder: Path) -> None:
     seconds["aligned"] = time.monotonic() - start
     measured = measure_pair(folder, items, plan.seed)
     made = facts(plan, folder, base.num_parameters(), seconds) | {"measured_on_held_out": measured}
+    made["measured_on_fresh"] = measure_fresh(folder, plan.seed)
     (folder / "pair.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     print_table(measured)
 

@@ -71,7 +71,8 @@ def _require_space(place: Path, needed: int) -> None:
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < needed:
-        raise OutputError(f"the checkpoint needs {needed / 1e9:.1f} GB and {place} has {free / 1e9:.1f} GB free")
+        sizes = f"the checkpoint needs {needed / 1e6:,.1f} MB and {place} has {free / 1e6:,.1f} MB free"
+        raise OutputError(f"{sizes}; it was not written, all else is kept")
 
 
 def _copy_companions(source: Path, target: Path) -> None:
