@@ -92,8 +92,7 @@ class Results:
         return {
             "format": 1,
             "accuracy": "mean over tasks, higher is better",
-            "error": f"sce: Nixon's static calibration error, M = {self.run.plan['bins']} bins, mean over tasks, "
-            "lower is better",
+            "sce": f"Nixon's static calibration error, M = {self.run.plan['bins']} bins, mean over tasks, lower is better",
             "split": "all",
             "selected_by": self.confidences[0],
             "selected": asdict(self.selection) if self.can_select else None,
@@ -104,7 +103,16 @@ class Results:
     def _front(self, confidence: str) -> list[dict[str, Any]]:
         candidates = self.candidates(confidence)
         kept = non_dominated(candidates).tolist()
-        return [asdict(c) | {"non_dominated": bool(k)} for c, k in zip(candidates, kept, strict=True)]
+        return [
+            {
+                "point": candidate.name,
+                "lambda": candidate.lam,
+                "accuracy": candidate.accuracy,
+                "sce": candidate.error,
+                "non_dominated": bool(is_kept),
+            }
+            for candidate, is_kept in zip(candidates, kept, strict=True)
+        ]
 
     @property
     def _complete(self) -> set[str]:

@@ -128,6 +128,11 @@ def test_nothing_is_recovered_where_the_aligned_model_is_selected(pair_folders, 
     frontier = json.loads((tmp_path / "out" / "frontier.json").read_text())
     assert frontier["selected"]["recovers"] is False
     assert "lambda > 0" in frontier["selected"]["rule"]
+    [base, aligned] = frontier["frontier"]["choice"]
+    assert (base["lambda"], aligned["lambda"]) == (0.0, 1.0)
+    means = {row["lambda"]: row for row in rows(tmp_path / "out") if row["task"] == "mean"}
+    assert base["sce"] == float(means["0.0"]["sce"])
+    assert base["non_dominated"] or aligned["non_dominated"]
 
 
 def test_a_finished_run_is_not_measured_again(pair_folders, questions, tmp_path, count_scoring):
