@@ -92,7 +92,7 @@ class Results:
         return {
             "format": 1,
             "accuracy": "mean over tasks, higher is better",
-            "sce": f"Nixon's static calibration error, M = {self.run.plan['bins']} bins, mean over tasks, lower is better",
+            "sce": f"Nixon et al. 2019, M = {self.run.plan['bins']} bins, mean over tasks, lower is better",
             "split": "all",
             "selected_by": self.confidences[0],
             "selected": asdict(self.selection) if self.can_select else None,
