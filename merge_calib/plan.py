@@ -10,7 +10,6 @@ import torch
 from merge_calib.errors import InputError
 from merge_calib.scoring.scorer import CONFIDENCE_METHODS, ConfidenceMethod
 
-DEFAULT_LAMBDAS = "0:1.5:0.1"
 MOST_LAMBDAS = 1001
 MOST = 1000
 CPU = torch.device("cpu")
@@ -31,7 +30,7 @@ class SweepPlan:
     data_dir: Path | None = None
     confidence: tuple[ConfidenceMethod, ...] = ("choice",)
     method: Literal["linear"] = "linear"
-    lambdas: tuple[float, ...] = ()
+    lambdas: tuple[float, ...] = tuple(i / 10 for i in range(16))
     search: Literal["grid", "optuna"] = "grid"
     trials: int = 30
     bins: int = 10

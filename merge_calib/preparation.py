@@ -46,6 +46,8 @@ def prepare(plan: SweepPlan, watch: Watch = unwatched) -> Preparation:
     questionnaire = _encode(plan, pair, tasks, watch)
     advance = watch("reading both parents", pair.base.bytes + pair.aligned.bytes)
     hashes = fingerprint(pair.base, advance), fingerprint(pair.aligned, advance)
+    if hashes[0] == hashes[1]:
+        raise InputError(f"--base {plan.base} and --aligned {plan.aligned} hold the same weights")
     return Preparation(plan, tasks, pair, questionnaire, _record(plan, tasks, pair, questionnaire, hashes))
 
 

@@ -37,7 +37,9 @@ class Question:
         if len(self.choices) > len(LETTERS):
             raise InputError(f"at most {len(LETTERS)} choices have a letter, this question has {len(self.choices)}")
         if not 0 <= self.answer < len(self.choices):
-            raise InputError(f"answer {self.answer} is outside the choices 0..{len(self.choices) - 1}")
+            raise InputError(
+                f"answer {self.answer} is outside the choices 0..{len(self.choices) - 1} (answers count from 0)"
+            )
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,20 @@ class Results:
         ]
 
     @cached_property
+    def unmeasured(self) -> int:
+        """How many lambdas of the last grid have no record: above 0 where the run was cut off."""
+        if self.run.plan["search"] != "grid":
+            return 0
+        planned = {MergePoint(self.run.plan["method"], lam) for lam in (0, 1, *self.run.plan["lambdas"])}
+        return len(planned - set(self.run.points()))
+
+    @cached_property
+    def incomplete(self) -> tuple[str, ...]:
+        """Points that lack a task by the first confidence method: neither on the frontier nor to be selected."""
+        complete = {c.name for c in self.candidates(self.confidences[0])}
+        return tuple(sorted({row.point.name for row in self.rows} - complete))
+
+    @cached_property
     def can_select(self) -> bool:
         """Whether the aligned model has all tasks by the first confidence method, which the rule needs."""
         return any(c.lam == 1.0 for c in self.candidates(self.confidences[0]))
@@ -97,26 +111,20 @@ class Results:
             "selected_by": self.confidences[0],
             "selected": asdict(self.selection) if self.can_select else None,
             "frontier": {confidence: self._front(confidence) for confidence in self.confidences},
-            "incomplete": sorted({row.point.name for row in self.rows} - self._complete),
+            "points": {confidence: self._points(confidence) for confidence in self.confidences},
+            "incomplete": list(self.incomplete),
+            "unmeasured": self.unmeasured,
         }
 
-    def _front(self, confidence: str) -> list[dict[str, Any]]:
+    def _front(self, confidence: str) -> list[str]:
         candidates = self.candidates(confidence)
-        kept = non_dominated(candidates).tolist()
-        return [
-            {
-                "point": candidate.name,
-                "lambda": candidate.lam,
-                "accuracy": candidate.accuracy,
-                "sce": candidate.error,
-                "non_dominated": bool(is_kept),
-            }
-            for candidate, is_kept in zip(candidates, kept, strict=True)
-        ]
+        return [c.name for c, kept in zip(candidates, non_dominated(candidates), strict=True) if kept]
 
-    @property
-    def _complete(self) -> set[str]:
-        return {c.name for c in self.candidates(self.confidences[0])}
+    def _points(self, confidence: str) -> list[dict[str, Any]]:
+        return [
+            {"point": c.name, "lambda": c.lam, "accuracy": c.accuracy, "sce": c.error}
+            for c in self.candidates(confidence)
+        ]
 
 
 def results_csv(rows: Sequence[Result]) -> str:

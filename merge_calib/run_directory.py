@@ -16,13 +16,16 @@ from merge_calib.merging.point import MergePoint
 from merge_calib.scores import ChoiceScores
 
 FORMAT = 1
-_REQUIRED = {"identity", "tasks", "confidence", "bins", "accuracy_margin"}
+_REQUIRED = {
+    *("identity", "base", "aligned", "tasks", "confidence", "bins", "accuracy_margin"),
+    *("method", "search", "lambdas", "seed", "device"),
+}
 _CHOOSE = "Choose another --out, or the options that the run was made with."
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """A folder that only ever grows: what is measured is never written again.
+    """A folder that only ever grows: scores that a record vouches for are never written again.
 
     Raises RunDirectoryError, naming the file, for a folder that is no run, of another format, or damaged.
     """
@@ -61,15 +64,18 @@ class RunDirectory:
             return
         theirs = RunDirectory.open(self.path).plan
         differences = [
-            f"  - {key}: the run has {theirs['identity'].get(key)}, asked is {value}"
+            f"  - {key}: the run has other weights ({theirs[key]}) than asked for ({plan[key]})"
+            if key in ("base", "aligned")
+            else f"  - {key}: the run has {theirs['identity'].get(key)}, asked is {value}"
             for key, value in plan["identity"].items()
             if theirs["identity"].get(key) != value
         ]
         for task, asked in plan["tasks"].items():
             held = theirs["tasks"].get(task)
             if held and held["sha256"] != asked["sha256"]:
+                limit = f", --limit {plan['limit']}" if plan["limit"] else ""
                 differences.append(
-                    f"  - task {task}: the run has other questions ({held['n']}) than asked for ({asked['n']})"
+                    f"  - task {task}: the run has other questions ({held['n']}) than asked for ({asked['n']}{limit})"
                 )
             elif held and any(held["rows"].get(c, rows) != rows for c, rows in asked["rows"].items()):
                 differences.append(f"  - task {task}: its questions are other tokens now (another tokenizer?)")
@@ -122,7 +128,10 @@ class RunDirectory:
     def kept(self, point: MergePoint, task: str, confidence: str, ids: Sequence[str]) -> bool:
         """Whether a run that was cut off left these scores whole, for these questions."""
         path = self._scores_file(point.name, task, confidence)
-        return path.exists() and ChoiceScores.load(path).ids == tuple(ids)
+        try:
+            return path.exists() and ChoiceScores.load(path).ids == tuple(ids)
+        except RunDirectoryError:
+            return False  # no record vouches for it, so it is measured again
 
     def record(self, point: MergePoint, measured: Mapping[str, Sequence[str]], facts: Mapping[str, Any]) -> None:
         """Write, in one step, that the confidence methods of each task in `measured` are in scores/."""
@@ -155,14 +164,24 @@ class RunDirectory:
             return None
         path = self.path / entry["file"]
         if not path.exists():
-            raise RunDirectoryError(f"{path} is missing although {self._record_file(point.name)} names it")
+            raise RunDirectoryError(f"{path} is missing: {self._measure_again(point)}")
         if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-            raise RunDirectoryError(f"{path} is damaged: its hash is not the one in {self._record_file(point.name)}")
+            raise RunDirectoryError(f"{path} is damaged, its hash is another: {self._measure_again(point)}")
         return ChoiceScores.load(path)
+
+    def _measure_again(self, point: MergePoint) -> str:
+        return f"delete {self._record_file(point.name)} and give the same command again to have it measured anew"
 
     def _record(self, point: MergePoint) -> dict[str, Any]:
         path = self._record_file(point.name)
-        return _read_object(path) if path.exists() else {}
+        record = _read_object(path) if path.exists() else {"scores": {}}
+        try:
+            for task in record["scores"].values():
+                for entry in task.values():
+                    _ = entry["file"], entry["sha256"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _damaged(path, f"it does not say where its scores are: {error}") from error
+        return record
 
     def _record_file(self, name: str) -> Path:
         return self.path / "points" / f"{name}.json"

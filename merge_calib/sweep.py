@@ -4,8 +4,10 @@ import time
 import warnings
 from typing import Any
 
+import torch
+
 from merge_calib.calibration.measurement import macro_average, measure
-from merge_calib.errors import ScoringError
+from merge_calib.errors import InputError, ScoringError
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
 from merge_calib.plan import SweepPlan
@@ -105,6 +107,11 @@ class _Experiment:
             return score(self.load(), self._prepared.questionnaire, task, confidences, self._plan.batch_tokens, advance)
         except ScoringError as error:
             raise ScoringError(f"point {point.name}, task {task.name}: {error}") from error
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"--batch-tokens {self._plan.batch_tokens} is too much for the memory of {self._plan.device}: "
+                "give a smaller number, what was measured is kept"
+            ) from error
 
     def load(self) -> LanguageModel:
         """The model, loaded when it is first asked for."""

@@ -24,6 +24,7 @@ from merge_calib.report.reliability_figure import pooled
 from merge_calib.report.standing import standing
 from merge_calib.report.summary import summary
 from merge_calib.report.tables import write_tables
+from merge_calib.report.text import decimals, percent
 from merge_calib.results import MEAN, Results
 from merge_calib.run_directory import RunDirectory
 from merge_calib.scores import ChoiceScores
@@ -404,3 +405,23 @@ def test_results_and_report_agree_on_the_selected_point(one_task: Results) -> No
     one_task.write()
     frontier = json.loads((one_task.run.path / "frontier.json").read_text())
     assert f"`{frontier['selected']['point']}`" in (one_task.run.path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "text"), [(0.55075, 4, "0.5508"), (0.5715, 3, "0.572"), (-0.125, 2, "-0.13"), (1.0, 1, "1.0")]
+)
+def test_numbers_are_rounded_half_up_as_by_hand(value, places, text):
+    assert decimals(value, places) == text
+    assert percent(0.55075, 2) == "55.08"
+    assert percent(0.02, 1, "+") == "+2.0"
+
+
+def test_a_run_that_was_cut_off_says_so(tmp_path: Path) -> None:
+    make_results(tmp_path, lambdas=(0.0, 1.0))
+    planned = json.loads((tmp_path / "run.json").read_text()) | {"lambdas": [0.0, 0.5, 1.0]}
+    (tmp_path / "run.json").write_text(json.dumps(planned))
+    results = Results.of(RunDirectory.open(tmp_path))
+    assert results.unmeasured == 1
+    assert "1 point not measured yet: run the same command again" in summary(results)
+    write_report(results)
+    assert "1 planned point not measured yet" in (tmp_path / "report.md").read_text()

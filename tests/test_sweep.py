@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 import merge_calib.sweep as sweep_module
 from merge_calib.checkpoints.pair import ModelPair
-from merge_calib.errors import CheckpointError, OutputError, RunDirectoryError, ScoringError
+from merge_calib.errors import CheckpointError, InputError, OutputError, RunDirectoryError, ScoringError
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
 from merge_calib.plan import SweepPlan, parse_confidences, parse_lambdas
@@ -128,11 +128,12 @@ def test_nothing_is_recovered_where_the_aligned_model_is_selected(pair_folders, 
     frontier = json.loads((tmp_path / "out" / "frontier.json").read_text())
     assert frontier["selected"]["recovers"] is False
     assert "lambda > 0" in frontier["selected"]["rule"]
-    [base, aligned] = frontier["frontier"]["choice"]
+    [base, aligned] = frontier["points"]["choice"]
     assert (base["lambda"], aligned["lambda"]) == (0.0, 1.0)
     means = {row["lambda"]: row for row in rows(tmp_path / "out") if row["task"] == "mean"}
     assert base["sce"] == float(means["0.0"]["sce"])
-    assert base["non_dominated"] or aligned["non_dominated"]
+    assert frontier["frontier"]["choice"] == ["linear-lambda-1.0000"]
+    assert frontier["unmeasured"] == 0
 
 
 def test_a_finished_run_is_not_measured_again(pair_folders, questions, tmp_path, count_scoring):
@@ -209,9 +210,9 @@ def test_a_folder_with_another_plan_is_refused_and_left_alone(pair_folders, ques
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with pytest.raises(RunDirectoryError, match="dtype: the run has float32, asked is bfloat16"):
         sweep(plan(pair_folders, questions, out, dtype=torch.bfloat16))
-    with pytest.raises(RunDirectoryError, match="aligned: the run has"):
-        sweep(plan((pair_folders[0], pair_folders[0]), questions, out))
-    with pytest.raises(RunDirectoryError, match=r"task quiz: the run has other questions \(12\) than asked for \(5\)"):
+    with pytest.raises(RunDirectoryError, match=r"base: the run has other weights \(.*base\) than asked for"):
+        sweep(plan(pair_folders[::-1], questions, out))
+    with pytest.raises(RunDirectoryError, match=r"other questions \(12\) than asked for \(5, --limit 5\)"):
         sweep(plan(pair_folders, questions, out, limit=5))
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
@@ -236,8 +237,20 @@ def test_two_processes_cannot_measure_into_one_folder(pair_folders, questions, t
     [
         (lambda out: (out / "run.json").write_text("{"), "run.json is damaged"),
         (lambda out: (out / "points/linear-lambda-0.0000.json").write_text("[]"), "0.0000.json is damaged"),
-        (lambda out: (out / "scores/linear-lambda-0.0000/quiz.choice.npz").unlink(), "is missing although"),
-        (lambda out: (out / "scores/linear-lambda-0.0000/quiz.choice.npz").write_bytes(b"x"), "is damaged: its hash"),
+        (
+            lambda out: (out / "scores/linear-lambda-0.0000/quiz.choice.npz").unlink(),
+            "is missing: delete",
+        ),
+        (
+            lambda out: (out / "scores/linear-lambda-0.0000/quiz.choice.npz").write_bytes(b"x"),
+            "its hash is another: delete",
+        ),
+        (
+            lambda out: (out / "points/linear-lambda-0.0000.json").write_text(
+                '{"scores": [], "method": "linear", "lambda": 0}'
+            ),
+            "does not say where its scores are",
+        ),
         (lambda out: (out / "run.json").write_text('{"format": 99}'), "format 99; this version reads format 1"),
     ],
 )
@@ -384,3 +397,28 @@ def test_a_damaged_study_is_named_and_costs_no_measurement(pair_folders, questio
     count_scoring.clear()
     sweep(plan(pair_folders, questions, tmp_path / "out", **searching))
     assert count_scoring == []
+
+
+def test_the_same_weights_on_both_sides_are_refused(pair_folders, questions, tmp_path):
+    with pytest.raises(InputError, match="hold the same weights"):
+        sweep(plan((pair_folders[0], pair_folders[0]), questions, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_device_out_of_memory_names_the_flag(pair_folders, questions, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(sweep_module, "score", full)
+    with pytest.raises(InputError, match="--batch-tokens 4096 is too much for the memory of cpu"):
+        sweep(plan(pair_folders, questions, tmp_path / "out"))
+
+
+def test_unrecorded_scores_that_are_damaged_are_measured_again(pair_folders, questions, tmp_path):
+    out = tmp_path / "out"
+    sweep(plan(pair_folders, questions, out, lambdas="0,1"))
+    before = files(out)
+    (out / "points" / "linear-lambda-0.0000.json").unlink()
+    (out / "scores" / "linear-lambda-0.0000" / "quiz.choice.npz").write_bytes(b"half")
+    sweep(plan(pair_folders, questions, out, lambdas="0,1"))
+    assert files(out) == before

@@ -96,3 +96,9 @@ def test_a_folder_named_like_an_own_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(InputError, match=r"folder\.jsonl: cannot be read: Is a directory"):
         load_task(str(tmp_path / "folder.jsonl"), None)
+
+
+def test_a_whole_number_is_taken_as_an_id(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"id": 7, "question": "2 + 2?", "choices": ["3", "4"], "answer": 1}\n')
+    assert [q.id for q in load_task(str(path), None).questions] == ["7"]

@@ -20,6 +20,8 @@ def locate(model: str, flag: str, *, allow_pickle: bool = False, trust_remote_co
     """
     if Path(model).is_dir():
         return Path(model)
+    if Path(model).is_file():
+        raise InputError(f"{flag} {model} is a file; give the folder that it is in")
     if not _HUB_ID.fullmatch(model):
         raise InputError(
             f"{flag} {model}: there is no such folder, and it is no hub id (ORG/NAME or ORG/NAME@REVISION)"

@@ -16,6 +16,6 @@ PAIR = Path(merge_calib.__file__).parent / "demo_pair"
 @click.option("--out", type=FOLDER, default=Path("runs/demo"), show_default=True, help="Run directory.")
 @measuring
 def demo(out: Path, **options: Any) -> None:
-    """Sweep the small pair that ships with the package: the whole job, without a network, in minutes."""
+    """Sweep the small pair that ships with the package."""
     questions = str(PAIR / "questions.jsonl")
     execute(make_plan(str(PAIR / "base"), str(PAIR / "aligned"), out, questions, options))

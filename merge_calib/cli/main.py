@@ -31,7 +31,7 @@ def run() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted. What was measured is kept: the same command goes on from there.", err=True)
+        click.echo("Interrupted. A sweep keeps what it measured: the same command goes on from there.", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()

@@ -1,6 +1,5 @@
 """merge-calib merge"""
 
-import math
 from pathlib import Path
 
 import click
@@ -18,19 +17,21 @@ from merge_calib.errors import InputError, OutputError
     metavar="DTYPE",
     help="Merged weights are rounded to it once.  [default: as the aligned model stores them]",
 )
-def merge(base: str, aligned: str, lam: float, out: Path, out_dtype: str | None, allow_pickle: bool) -> None:
+def merge(
+    base: str, aligned: str, lam: float, out: Path, out_dtype: str | None, allow_pickle: bool, trust_remote_code: bool
+) -> None:
     """Write the checkpoint at one lambda."""
     from merge_calib.checkpoints.fingerprint import fingerprint
     from merge_calib.merging.point import MergePoint
-    from merge_calib.plan import parse_dtype
+    from merge_calib.plan import MOST, parse_dtype
     from merge_calib.preparation import open_pair
     from merge_calib.recovery import write_point
 
     if out.exists():
         raise OutputError(f"--out {out} exists; nothing was written")
-    if not math.isfinite(lam):
-        raise InputError(f"--lambda must be a finite number, not {lam}")
-    pair = open_pair(base, aligned, allow_pickle=allow_pickle)
+    if not abs(lam) <= MOST:
+        raise InputError(f"--lambda must lie between -{MOST} and {MOST}, not {lam}")
+    pair = open_pair(base, aligned, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     dtype = parse_dtype("--out-dtype", out_dtype) if out_dtype else None
     hashed = {
         "base": {"sha256": fingerprint(pair.base), "model": base},

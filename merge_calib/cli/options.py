@@ -29,6 +29,7 @@ def parents(command: F) -> F:
         click.option("--aligned", required=True, metavar="MODEL", help="The same model after alignment."),
         click.option("--allow-pickle", is_flag=True, help="Read .bin weights where there are no safetensors."),
     ]
+    options.append(click.option("--trust-remote-code", is_flag=True, help="Run the code that comes with the models."))
     return _apply(options, command)
 
 

@@ -10,7 +10,7 @@ from merge_calib.cli.options import FOLDER
 @click.command()
 @click.argument("run_dir", type=FOLDER)
 def report(run_dir: Path) -> None:
-    """Rewrite all tables and figures of RUN_DIR from its stored scores; needs no model."""
+    """Redraw all of RUN_DIR from its stored scores."""
     from merge_calib.report import write_report
     from merge_calib.report.summary import summary
     from merge_calib.results import Results

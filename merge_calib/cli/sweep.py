@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 @click.option(
     "--method", default="linear", show_default=True, type=click.Choice(["linear"]), help="How weights are merged."
 )
-@click.option("--trust-remote-code", is_flag=True, help="Run the code that comes with the models.")
 def sweep(base: str, aligned: str, out: Path | None, tasks: str | None, **options: Any) -> None:
-    """Measure accuracy and calibration between a base and its aligned model, and recover a checkpoint.
+    """Measure between two models, recover a checkpoint.
+
+    Every merge between base and aligned model is asked the same questions.
 
     Run again with the same --out, it measures only what is missing.
     """

@@ -11,7 +11,7 @@ from merge_calib.tasks import BENCHMARKS, available_tasks
 @click.command()
 @click.option("--data-dir", type=FOLDER, help="Say which of them this folder holds.")
 def tasks(data_dir: Path | None) -> None:
-    """List what can be asked, and the files that each benchmark is read from."""
+    """List what can be asked, and from which files."""
     held = available_tasks(data_dir) if data_dir else []
     for name, benchmark in BENCHMARKS.items():
         mark = "  (there)" if name in held else ""

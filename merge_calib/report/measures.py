@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from merge_calib.calibration.measurement import Measurement
-from merge_calib.report.text import MISSING
+from merge_calib.report.text import MISSING, decimals, percent
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Measure:
     def text(self, value: float | None) -> str:
         if value is None:
             return MISSING
-        return f"{100 * value:.2f}%" if self.is_share else f"{value:.4f}"
+        return f"{percent(value, 2)}%" if self.is_share else decimals(value, 4)
 
     def difference_text(self, value: float | None) -> str:
         """A difference with its sign; shares differ by points."""
         if value is None:
             return MISSING
-        return f"{100 * value:+.2f} points" if self.is_share else f"{value:+.4f}"
+        return f"{percent(value, 2, '+')} points" if self.is_share else decimals(value, 4, "+")
 
 
 ACCURACY = Measure("accuracy", "Accuracy", is_share=True)

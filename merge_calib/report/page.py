@@ -12,7 +12,16 @@ from merge_calib.report.measures import ACCURACY, BRIER, ECE, MEAN_CONFIDENCE, N
 from merge_calib.report.recorded import recorded
 from merge_calib.report.standing import FACTS, Standing, standing
 from merge_calib.report.tables import CHANGED, change, shown_tasks, task_text, which_sce
-from merge_calib.report.text import MISSING, code, count_text, lambda_text, markdown_table, rate_text
+from merge_calib.report.text import (
+    MISSING,
+    code,
+    count_text,
+    decimals,
+    lambda_text,
+    markdown_table,
+    percent,
+    rate_text,
+)
 from merge_calib.results import MEAN, Results
 
 SAME_QUESTIONS = (
@@ -167,7 +176,7 @@ def _checkpoint(results: Results, selected: MergePoint) -> str:
     folder = f"checkpoints/{selected.name}"
     if (results.run.path / folder).is_dir():
         return f"Its checkpoint is {code(folder)}."
-    return f"Its checkpoint is not in this folder; `merge-calib merge --lambda {lambda_text(selected.lam)}` writes it."
+    return "Its checkpoint is not in this folder; the same `merge-calib sweep` command writes it."
 
 
 def _beside_parents(results: Results, landmarks: Landmarks, selected: MergePoint) -> str:
@@ -210,7 +219,7 @@ def _change_rates(results: Results, landmarks: Landmarks) -> str:
 def _cell(measure: Measure, value: float | None) -> str:
     if value is None:
         return MISSING
-    return f"{100 * value:.1f}" if measure.is_share else f"{value:.3f}"
+    return percent(value, 1) if measure.is_share else decimals(value, 3)
 
 
 def _conventions(results: Results) -> str:
@@ -219,7 +228,7 @@ def _conventions(results: Results) -> str:
         "## Conventions\n\n"
         "- lambda = 0 is the base, lambda = 1 the aligned model, more than 1 amplifies the alignment.\n"
         "- There are two SCEs: `sce` (Nixon et al. 2019) is the one on the frontier, `sce_agreement` (Oh & Hwang 2024) "
-        "is another quantity. Lower is better.\n"
+        "is another quantity, which grows with confidence. Lower is better for both and for ECE, NLL and Brier.\n"
         f"- M = {bins} bins; `results.csv` also holds ECE and SCE with M = 15.\n"
         "- Means are macro averages: every task has the same weight.\n"
         "- Differences are later minus earlier; a change rate is (aligned - base) / base x 100.\n"

@@ -9,6 +9,7 @@ from merge_calib.results import MEAN, Results
 def recorded(results: Results, landmarks: Landmarks) -> str:
     """The section of report.md on ties, truncated questions and whatever else weakens a number."""
     lines = [
+        *_unmeasured(results),
         *_incomplete(results),
         *_ties(results, landmarks),
         *_counted(results, "truncated", "cut at the front because they are longer than the model's context"),
@@ -18,6 +19,14 @@ def recorded(results: Results, landmarks: Landmarks) -> str:
         lines.append(f"Only the first {results.run.plan['limit']} questions of each task were asked (`--limit`).")
     lines = lines or ["No ties, no truncated questions, none encoded apart, no point without all of its tasks."]
     return "\n".join(["## What to know about these numbers\n", *(f"- {line}" for line in lines), ""])
+
+
+def _unmeasured(results: Results) -> list[str]:
+    """A run that was cut off: what is said of its points may change."""
+    if not results.unmeasured:
+        return []
+    missing = count_text(results.unmeasured, "planned point")
+    return [f"**This run is not finished: {missing} not measured yet.** The same command goes on from here."]
 
 
 def _incomplete(results: Results) -> list[str]:

@@ -16,7 +16,7 @@ from merge_calib.calibration.metrics import ReliabilityBins, accuracy, ece, reli
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.style import BLUE, INK, RED, ROUND, SINGLE, WIDE, Drawing, new_figure
-from merge_calib.report.text import csv_text
+from merge_calib.report.text import csv_text, decimals, percent
 from merge_calib.results import MEAN, Results
 from merge_calib.scores import Booleans, Floats, Integers, Predictions
 
@@ -97,7 +97,8 @@ def _diagram(axes: Axes, panel: _Panel) -> None:
     axes.plot([0, 1], [0, 1], zorder=4, **_DIAGONAL)
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=_TICKS, yticks=_TICKS, xticklabels=_TICK_LABELS, yticklabels=_TICK_LABELS)
     axes.set_title(
-        f"{panel.role}, λ = {panel.point.lam:.3g}\naccuracy {100 * panel.accuracy:.1f}%, ECE {panel.ece:.3f}",
+        f"{panel.role}, λ = {panel.point.lam:.3g}\n"
+        f"accuracy {percent(panel.accuracy, 1)}%, ECE {decimals(panel.ece, 3)}",
         linespacing=1.4,
     )
 

@@ -42,6 +42,10 @@ def _places(results: Results, landmarks: Landmarks) -> list[str]:
         folder = results.run.path / "checkpoints" / landmarks.selected.name
         if folder.is_dir():
             lines.append(f"checkpoint  {folder}")
+    if results.unmeasured:
+        lines.append(f"{count_text(results.unmeasured, 'point')} not measured yet: run the same command again")
+    if results.incomplete:
+        lines.append(f"{count_text(len(results.incomplete), 'point')} cannot be selected, for lack of some tasks")
     cut = sum(max(task["truncated"].values(), default=0) for task in results.run.plan["tasks"].values())
     if cut:
         lines.append(f"{count_text(cut, 'prompt')} lost text at the front: longer than the model's context")

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from decimal import ROUND_HALF_UP, Decimal
 
 MISSING = "–"
 
@@ -14,6 +15,19 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return file.getvalue()
+
+
+def decimals(value: float, places: int, sign: str = "") -> str:
+    """The number as it is written by hand: rounded half up from its shortest decimal form."""
+    exact = Decimal(repr(float(value)))
+    if not exact.is_finite():
+        return f"{value:{sign}.{places}f}"
+    return f"{exact.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP):{sign}f}"
+
+
+def percent(value: float, places: int, sign: str = "") -> str:
+    """A share in hundredths, without the unit."""
+    return decimals(float(Decimal(repr(float(value))) * 100), places, sign)
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1) -> str:
@@ -35,7 +49,7 @@ def lambda_text(lam: float) -> str:
 
 def rate_text(rate: float | None) -> str:
     """A change rate in %, with its sign."""
-    return MISSING if rate is None else f"{rate:+.1f}%"
+    return MISSING if rate is None else f"{decimals(rate, 1, '+')}%"
 
 
 def count_text(count: int, noun: str) -> str:

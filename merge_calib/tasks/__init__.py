@@ -1,5 +1,6 @@
 """The questions that can be asked: the benchmarks, read from their original files, and own files."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from merge_calib.errors import InputError
@@ -29,8 +30,10 @@ def load_task(name: str, data_dir: Path | None, limit: int | None = None) -> Tas
         return _load_benchmark(BENCHMARKS[name], data_dir).first(limit)
     if name.endswith(".jsonl") or Path(name).is_file():
         return load_own(Path(name)).first(limit)
+    alike = get_close_matches(name.lower().replace("-", "_"), BENCHMARKS, n=1)
+    meant = f"; did you mean {alike[0]}?" if alike else ""
     known = ", ".join(BENCHMARKS)
-    raise InputError(f"unknown task {name!r} in --tasks: there are {known}, and own files NAME.jsonl")
+    raise InputError(f"unknown task {name!r} in --tasks: there are {known}, and own files NAME.jsonl{meant}")
 
 
 def available_tasks(data_dir: Path | None) -> list[str]:

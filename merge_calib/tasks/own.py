@@ -38,6 +38,8 @@ def own_name(path: Path) -> str:
 def _add(asked: QuestionList, place: str, values: Values) -> None:
     question, choices = text(values, "question"), texts(values, "choices")
     answer = _answer(required(values, "answer"), len(choices))
+    if isinstance(values.get("id"), int) and not isinstance(values["id"], bool):
+        values = values | {"id": str(values["id"])}
     id, subject, context = (_optional(values, key) for key in ("id", "subject", "context"))
     asked.add(place, question, choices, answer, id=id, subject=subject or "", context=context)
 
