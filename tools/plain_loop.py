@@ -9,14 +9,40 @@ import torch
 
 
 def choice_log_probabilities(model: Any, tokenizer: Any, context: str, continuation: str) -> list[float]:
-    """Log-probability of each token of `continuation` after `context`, one by one."""
+    """Log-probability of each token of `continuation` after `context`, one by one.
+
+    A row holds the last tokens that the model has positions for. A continuation with more tokens than that is scored
+    in pieces of half as many, each after the tokens before it.
+    """
     start = tokenizer(context)["input_ids"]
     joint = tokenizer(context + continuation)["input_ids"]
     if joint[: len(start)] != start:
         joint = start + tokenizer(continuation, add_special_tokens=False)["input_ids"]
-    targets = joint[len(start) :]
-    fed = joint[:-1][-model.config.max_position_embeddings :]
+    limit = model.config.max_position_embeddings
+    step = limit if len(joint) - len(start) <= limit else limit // 2
+    found: list[float] = []
+    for begin in range(len(start), len(joint), step):
+        targets = joint[begin : begin + step]
+        fed = joint[: begin + len(targets) - 1][-limit:]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([fed])).logits[0].float()
+        log_probabilities = torch.log_softmax(logits, dim=-1)[-len(targets) :]
+        found += [float(log_probabilities[i, target]) for i, target in enumerate(targets)]
+    return found
+
+
+def letter_log_probabilities(model: Any, tokenizer: Any, prompt: str, letters: str) -> list[float]:
+    """Log-probability of each letter after `prompt`, with a space where all are one token so, else without.
+
+    All letters follow the same tokens, so one forward pass serves them.
+    """
+    start = tokenizer(prompt)["input_ids"]
+    for space in (" ", ""):
+        joint = [tokenizer(prompt + space + letter)["input_ids"] for letter in letters]
+        if all(len(ids) == len(start) + 1 for ids in joint):
+            break
+    fed = start[-model.config.max_position_embeddings :]
     with torch.no_grad():
-        logits = model(input_ids=torch.tensor([fed])).logits[0].float()
-    log_probabilities = torch.log_softmax(logits, dim=-1)[-len(targets) :]
-    return [float(log_probabilities[i, target]) for i, target in enumerate(targets)]
+        logits = model(input_ids=torch.tensor([fed])).logits[0, -1].float()
+    log_probabilities = torch.log_softmax(logits, dim=-1)
+    return [float(log_probabilities[ids[-1]]) for ids in joint]
