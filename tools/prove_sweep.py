@@ -15,8 +15,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from merge_calib.tasks import load_task
 TASKS = ("arc_easy", "piqa")
 METHODS = ("choice", "continuation-sum", "continuation-min")
 LAMBDAS = (0.0, 0.5, 1.0)
+STAGES = ("kills", "undisturbed", *(f"lambda-{lam}" for lam in LAMBDAS))
 TOLERANCE = 1e-4  # float32 sums in another order
 
 
@@ -46,14 +48,27 @@ def main() -> None:
     tuned = work / "tuned"
     if not tuned.exists():
         tune(options.stories, options.data_dir / "arc_easy" / "train.jsonl", tuned)
-    killed, seconds = run_with_kills(options, tuned, work / "killed")
-    run([*command(options, tuned, work / "whole"), "--lambdas", ",".join(map(str, LAMBDAS))])
-    same = contains(content(work / "killed"), content(work / "whole"))
-    differences = list(compare(options, tuned))
-    report = describe(killed, seconds, same, differences)
+    stages: dict[str, Callable[[], Any]] = {
+        "kills": lambda: run_with_kills(options, tuned, work / "killed"),
+        "undisturbed": lambda: is_undisturbed(options, tuned),
+        **{f"lambda-{lam}": partial(compare, options, tuned, lam) for lam in LAMBDAS},
+    }
+    outcome = {name: once(work / f"{name}.json", make) for name, make in stages.items() if name in options.stages}
+    if len(outcome) < len(stages):
+        return
+    differences = [Difference(**d) for lam in LAMBDAS for d in outcome[f"lambda-{lam}"]]
+    report = describe(**outcome["kills"], same=outcome["undisturbed"], differences=differences)
     options.out.write_text(report, encoding="utf-8")
     print(report)
-    sys.exit(0 if killed == 3 and same and all(d.largest <= TOLERANCE for d in differences) else 1)
+    good = outcome["kills"]["killed"] == 3 and outcome["undisturbed"]
+    sys.exit(0 if good and all(d.largest <= TOLERANCE for d in differences) else 1)
+
+
+def once(path: Path, make: Callable[[], Any]) -> Any:
+    """What `make` gives, kept in `path`: a proof of an hour can be made in parts, or by two processes."""
+    if not path.exists():
+        path.write_text(json.dumps(make()), encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _options() -> argparse.Namespace:
@@ -61,6 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--stories", type=Path, required=True, help="stories260K as a Hugging Face folder")
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with arc_easy/ and piqa/")
     parser.add_argument("--work", type=Path, required=True, help="folder for models and runs")
+    parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES, help="default: all; done ones are kept")
     parser.add_argument("--out", type=Path, required=True, help="where the outcome is written")
     return parser.parse_args()
 
@@ -113,17 +129,25 @@ def run(line: list[str]) -> None:
     subprocess.run(line, check=True)
 
 
-def run_with_kills(options: argparse.Namespace, tuned: Path, out: Path) -> tuple[int, float]:
-    """Kill the sweep when 5, 30 and 70 score files are there, then let it finish; how often, and seconds in all."""
+def run_with_kills(options: argparse.Namespace, tuned: Path, out: Path) -> dict[str, float]:
+    """Kill the sweep each time when some more score files are there, then let it finish: how often, and seconds."""
     killed, began = 0, time.perf_counter()
-    for wanted in (5, 30, 70):
+    for more in (3, 12, 24):
+        wanted = len(list(out.rglob("*.npz"))) + more
         process = subprocess.Popen(command(options, tuned, out))
         while process.poll() is None and len(list(out.rglob("*.npz"))) < wanted:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
     run(command(options, tuned, out))
-    return killed, time.perf_counter() - began
+    return {"killed": killed, "seconds": time.perf_counter() - began}
+
+
+def is_undisturbed(options: argparse.Namespace, tuned: Path) -> bool:
+    """Whether a sweep of three points that nobody kills has the same scores and rows."""
+    out = options.work / "whole"
+    run([*command(options, tuned, out), "--lambdas", ",".join(map(str, LAMBDAS))])
+    return contains(content(options.work / "killed"), content(out))
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -152,23 +176,22 @@ class Difference:
     mean: float
 
 
-def compare(options: argparse.Namespace, tuned: Path) -> Iterator[Difference]:
-    pair = ModelPair.open(options.stories, tuned)
-    for lam in LAMBDAS:
-        point = MergePoint("linear", lam)
-        folder = options.work / f"saved-{lam}"
-        if not folder.exists():
-            write_point(pair, point, folder, None, {})
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        model = loaded.eval()
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        for name in TASKS:
-            reference = plain_scores(model, tokenizer, load_task(name, options.data_dir))
-            for method in METHODS:
-                path = options.work / "killed" / "scores" / point.name / f"{name}.{method}.npz"
-                scores = ChoiceScores.load(path)
-                gaps = np.abs(scores.logprobs - reference[method])[scores.mask]
-                yield Difference(lam, name, method, gaps.size, float(gaps.max()), float(gaps.mean()))
+def compare(options: argparse.Namespace, tuned: Path, lam: float) -> list[dict[str, Any]]:
+    """The sweep's scores at one lambda against the plain loop over the saved checkpoint."""
+    point = MergePoint("linear", lam)
+    folder = options.work / f"saved-{lam}"
+    if not folder.exists():
+        write_point(ModelPair.open(options.stories, tuned), point, folder, None, {})
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = []
+    for name in TASKS:
+        reference = plain_scores(loaded.eval(), tokenizer, load_task(name, options.data_dir))
+        for method in METHODS:
+            scores = ChoiceScores.load(options.work / "killed" / "scores" / point.name / f"{name}.{method}.npz")
+            gaps = np.abs(scores.logprobs - reference[method])[scores.mask]
+            found.append(asdict(Difference(lam, name, method, gaps.size, float(gaps.max()), float(gaps.mean()))))
+    return found
 
 
 def plain_scores(model: Any, tokenizer: Any, task: TaskSet) -> dict[str, Any]:
