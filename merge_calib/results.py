@@ -1,14 +1,12 @@
 """What a run found: measurements, frontier and selected point, derived from the stored scores."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from merge_calib.calibration.measurement import COLUMNS, Measurement, macro_average, measure
-from merge_calib.files import write_json, write_text
+from merge_calib.files import csv_text, write_json, write_text
 from merge_calib.frontier import Candidate, Selection, non_dominated, select
 from merge_calib.merging.point import MergePoint
 from merge_calib.run_directory import RunDirectory
@@ -129,14 +127,11 @@ class Results:
 
 def results_csv(rows: Sequence[Result]) -> str:
     """The text of results.csv; numbers are written so that they read back exactly."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(RESULT_COLUMNS)
-    for row in rows:
-        values = [getattr(row.measurement, column) for column in COLUMNS]
-        place = [row.point.name, row.point.method, row.point.lam, row.task, row.confidence, "all"]
-        writer.writerow([*place, *("" if value is None else value for value in values)])
-    return file.getvalue()
+    return csv_text(RESULT_COLUMNS, ([*_place(row), *(getattr(row.measurement, c) for c in COLUMNS)] for row in rows))
+
+
+def _place(row: Result) -> tuple[object, ...]:
+    return row.point.name, row.point.method, row.point.lam, row.task, row.confidence, "all"
 
 
 def _measured(run: RunDirectory, point: MergePoint) -> list[Result]:

@@ -77,7 +77,7 @@ class RunDirectory:
                 differences.append(
                     f"  - task {task}: the run has other questions ({held['n']}) than asked for ({asked['n']}{limit})"
                 )
-            elif held and any(held["rows"].get(c, rows) != rows for c, rows in asked["rows"].items()):
+            elif held and any(held.get("rows", {}).get(c, rows) != rows for c, rows in asked["rows"].items()):
                 differences.append(f"  - task {task}: its questions are other tokens now (another tokenizer?)")
         if differences:
             raise RunDirectoryError(
@@ -92,9 +92,8 @@ class RunDirectory:
             united = {name: _united(before["tasks"].get(name), task) for name, task in plan["tasks"].items()}
             merged["tasks"] = {**before["tasks"], **united}
             merged["confidence"] = list(dict.fromkeys([*plan["confidence"], *before["confidence"]]))
-        if merged != self.__dict__.get("plan"):
-            write_json(self.path / "run.json", merged)
-        self.__dict__["plan"] = merged
+        write_json(self.path / "run.json", merged)
+        self.__dict__.pop("plan", None)  # what was read before is no longer what the file says
 
     @contextmanager
     def locked(self) -> Iterator[None]:

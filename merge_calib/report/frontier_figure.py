@@ -9,10 +9,10 @@ from matplotlib.colors import Normalize, to_hex
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from merge_calib.files import csv_text
 from merge_calib.frontier import Candidate, non_dominated
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.style import GREY, INK, ROUND, SINGLE, Drawing, lambda_colours, new_figure, plain_axes
-from merge_calib.report.text import csv_text
 from merge_calib.results import Results
 
 _MARKS = {"base": ("s", 38), "aligned": ("D", 34), "selected": ("*", 110), "aligned, selected": ("D", 34)}

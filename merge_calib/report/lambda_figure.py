@@ -5,6 +5,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from merge_calib.files import csv_text
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.measures import ACCURACY, BRIER, ECE, MEAN_CONFIDENCE, NLL, SCE, Measure
 from merge_calib.report.style import (
@@ -18,7 +19,7 @@ from merge_calib.report.style import (
     new_figure,
     plain_axes,
 )
-from merge_calib.report.text import count_text, csv_text
+from merge_calib.report.text import count_text
 from merge_calib.results import MEAN, Results
 
 PANELS = (ACCURACY, SCE, ECE, NLL, BRIER, MEAN_CONFIDENCE)

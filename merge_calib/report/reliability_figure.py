@@ -13,10 +13,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from merge_calib.calibration.metrics import ReliabilityBins, accuracy, ece, reliability_bins
+from merge_calib.files import csv_text
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.style import BLUE, INK, RED, ROUND, SINGLE, WIDE, Drawing, new_figure
-from merge_calib.report.text import csv_text, decimals, percent
+from merge_calib.report.text import decimals, percent
 from merge_calib.results import MEAN, Results
 from merge_calib.scores import Booleans, Floats, Integers, Predictions
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from merge_calib.degradation import Change
-from merge_calib.files import write_text
+from merge_calib.files import csv_text, write_text
 from merge_calib.frontier import non_dominated
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.landmarks import Landmarks
@@ -19,7 +19,7 @@ from merge_calib.report.measures import (
     SCE_AGREEMENT,
     Measure,
 )
-from merge_calib.report.text import code, csv_text, lambda_text, markdown_table, rate_text
+from merge_calib.report.text import code, lambda_text, markdown_table, rate_text
 from merge_calib.results import MEAN, Result, Results
 
 CHANGED = (ECE, SCE, SCE_AGREEMENT, ACCURACY, NLL, BRIER)

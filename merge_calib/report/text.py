@@ -1,20 +1,9 @@
 """Numbers and tables as text."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
 MISSING = "–"
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The text of a CSV file; floats are written so that they read back exactly, None as an empty field."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def decimals(value: float, places: int, sign: str = "") -> str:
