@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from merge_calib.errors import InputError
-from merge_calib.tasks import load_task
+from merge_calib.tasks import Library, load_task
 
 OWN = {"id": "a", "question": "2 + 2?", "choices": ["3", "4"], "answer": 1}
 ARC = {
@@ -35,6 +35,8 @@ MEDMCQA = {
 }
 PIQA = {"goal": "Add.", "sol1": "Nap.", "sol2": "Count."}
 
+SCIQ = {"question": "q", "correct_answer": "a", "distractor1": "b", "distractor2": "c", "distractor3": "d"}
+
 FILES = {
     "arc_easy": "arc_easy/test.jsonl",
     "arc_challenge": "ARC-Challenge/ARC-Challenge-Test.jsonl",
@@ -42,13 +44,14 @@ FILES = {
     "medmcqa": "medmcqa/dev.json",
     "piqa": "piqa/valid.jsonl",
     "mmlu": "mmlu/test/sums_test.csv",
+    "sciq": "sciq/test.json",
 }
 
 
 def refusal(name: str, folder: Path) -> str:
     """The message with which a task is refused."""
     with pytest.raises(InputError) as caught:
-        load_task(name, folder)
+        load_task(name, Library(folder))
     return str(caught.value)
 
 
@@ -137,7 +140,7 @@ def test_an_empty_benchmark_file_is_refused(name: str, tmp_path: Path) -> None:
     assert refusal(name, tmp_path) == f"{path}:1: the file is empty"
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name != "mmlu"])
+@pytest.mark.parametrize("name", [name for name in FILES if name not in ("mmlu", "sciq")])
 @pytest.mark.parametrize(
     ("content", "reason"), [("\n\n", "the line is empty"), ("{,}\n", "not valid JSON"), ("{}\n", "is missing")]
 )
@@ -247,4 +250,24 @@ def test_bad_mmlu_rows_are_refused_where_they_begin(
     path = write(tmp_path, FILES["mmlu"], content)
     message = refusal("mmlu", tmp_path)
     assert message.startswith(f"{path}:{number}: ")
+    assert re.search(reason, message)
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "reason"),
+    [
+        ("[", ":1", "not valid JSON: Expecting value at column 2"),
+        ('[\n{"question": "q",}]', ":2", "not valid JSON: .* at column 18"),
+        ("{}", "", r"the file must hold a JSON array \[...\], not an object"),
+        ("[" * 100_000, "", "not valid JSON"),
+        ("[]", "", "holds no questions"),
+        ("[3]", "[0]", r"the item must be a JSON object \{...\}, not 3"),
+        (f"[{line(SCIQ)}, {line(SCIQ, distractor2=None)}]", "[1]", "key 'distractor2' is missing"),
+        (f"[{line(SCIQ, correct_answer=' ')}]", "[0]", r"choice \d \(of 0 to 3\) is empty"),
+    ],
+)
+def test_a_bad_sciq_file_is_refused_at_its_item(content: str, place: str, reason: str, tmp_path: Path) -> None:
+    path = write(tmp_path, FILES["sciq"], content)
+    message = refusal("sciq", tmp_path)
+    assert f"{path}{place}" in message
     assert re.search(reason, message)

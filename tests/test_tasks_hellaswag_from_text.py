@@ -11,7 +11,7 @@ import hellaswag_from_text as tool
 import pytest
 
 from merge_calib.errors import InputError
-from merge_calib.tasks import load_task
+from merge_calib.tasks import Library, load_task
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "hellaswag" / "hellaswag_val_full.txt.bz2"
 ITEM = "Sailing: A man: old. he\n2\neats it.\nfolds it.\npulls it up.\ntunes it.\n"
@@ -39,7 +39,7 @@ def test_an_item_is_written_in_the_official_schema(
         "label": 2,
         "endings": ["eats it.", "folds it.", "pulls it up.", "tunes it."],
     }
-    (question,) = load_task("hellaswag", tmp_path).questions
+    (question,) = load_task("hellaswag", Library(tmp_path)).questions
     assert (question.context, question.answer) == ("Sailing: A man: old. he", 2)
 
 
@@ -74,7 +74,7 @@ def test_a_damaged_file_is_one_message_and_writes_nothing(
 @pytest.mark.skipif(not REAL.is_file(), reason="the real text is not beside the checkout")
 def test_the_real_text_becomes_the_10042_validation_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, REAL, tmp_path / "hellaswag" / "hellaswag_val.jsonl") == 0
-    questions = load_task("hellaswag", tmp_path).questions
+    questions = load_task("hellaswag", Library(tmp_path)).questions
     assert len(questions) == len({q.id for q in questions}) == 10042
     assert Counter(q.answer for q in questions) == {0: 2515, 1: 2485, 2: 2584, 3: 2458}
     assert all(len(set(q.choices)) == 4 for q in questions)

@@ -7,16 +7,18 @@ import codecs
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from merge_calib.errors import InputError
 
 Values = dict[str, Any]
+Rows = Iterator[tuple[str, Values]]
 
 
 @contextmanager
-def located(place: str) -> Iterator[None]:
+def located(place: object) -> Iterator[None]:
     """Put `place` in front of the message of every InputError raised inside."""
     try:
         yield
@@ -24,28 +26,41 @@ def located(place: str) -> Iterator[None]:
         raise InputError(f"{place}: {error}") from error
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file without their "\\n"; a byte-order mark and the last newline are not part of them.
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file without their "\\n", read as they are asked for; a byte-order mark is no part of them.
 
     Only "\\n" ends a line, because U+2028 and its kin may stand inside a JSON text.
     """
     try:
-        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        with path.open("rb") as file:
+            first = file.readline().removeprefix(codecs.BOM_UTF8)
+            if not first:
+                raise InputError(f"{path}:1: the file is empty")
+            for number, line in enumerate(chain([first], file), 1):
+                yield _decode(line.removesuffix(b"\n"), f"{path}:{number}")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if not data:
-        raise InputError(f"{path}:1: the file is empty")
-    lines = data.removesuffix(b"\n").split(b"\n")
-    return [_decode(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
 
 
-def read_objects(path: Path) -> Iterator[tuple[str, Values]]:
+def read_objects(path: Path) -> Rows:
     """The JSON object on each line of a file, with its place."""
     for number, line in enumerate(read_lines(path), 1):
         place = f"{path}:{number}"
         with located(place):
-            values = _parse_object(line)
+            values = require_object(parse_json(line), "the line")
         yield place, values
+
+
+def parse_json(line: str) -> Any:
+    """The JSON value of one line."""
+    if not line.strip():
+        raise InputError("the line is empty")
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not valid JSON: {error.msg} at column {error.colno}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise InputError(f"not valid JSON: {error}") from error
 
 
 def required(values: Values, key: str) -> Any:
@@ -111,15 +126,3 @@ def _decode(line: bytes, place: str) -> str:
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise InputError(f"{place}: not UTF-8 text: byte 0x{byte:02x} at column {error.start + 1}") from error
-
-
-def _parse_object(line: str) -> Values:
-    if not line.strip():
-        raise InputError("the line is empty")
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not valid JSON: {error.msg} at column {error.colno}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
-        raise InputError(f"not valid JSON: {error}") from error
-    return require_object(value, "the line")
