@@ -8,7 +8,7 @@ from typing import Literal, cast
 import torch
 
 from merge_calib.errors import InputError
-from merge_calib.scoring.scorer import CONFIDENCE_METHODS, ConfidenceMethod
+from merge_calib.scoring.questionnaire import CONFIDENCE_METHODS, NEXT_TOKEN, ConfidenceMethod
 
 MOST_LAMBDAS = 1001
 MOST = 1000
@@ -16,31 +16,35 @@ CPU = torch.device("cpu")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
-@dataclass(frozen=True)
-class SweepPlan:
-    """The options of `merge-calib sweep`, by the names of their flags.
+ChatFor = Literal["none", "aligned", "both"]
 
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """What is asked and how it is read and computed, by the names of the flags: what every measuring command shares.
+
+    chat: who is asked through its chat template (`aligned`: every model but the base itself)
+    batch_tokens: tokens read in one pass; None finds out what memory allows
     Raises InputError naming the flag for a value that is not allowed.
     """
 
-    base: str
-    aligned: str
-    out: Path
     tasks: tuple[str, ...] = ()
     data_dir: Path | None = None
+    task_dir: Path | None = None
+    four_options: bool = False
     confidence: tuple[ConfidenceMethod, ...] = ("choice",)
-    method: Literal["linear"] = "linear"
-    lambdas: tuple[float, ...] = tuple(i / 10 for i in range(16))
-    search: Literal["grid", "optuna"] = "grid"
-    trials: int = 30
+    num_fewshot: int = 0
+    chat: ChatFor = "none"
+    system_instruction: str | None = None
+    finish_prompts: bool = False
+    limit: int | None = None
+    limit_seed: int | None = None
     bins: int = 10
     seed: int = 0
-    limit: int | None = None
-    accuracy_margin: float = 0.005
     device: torch.device = CPU
     dtype: torch.dtype = torch.float32
-    out_dtype: torch.dtype | None = None
-    batch_tokens: int = 4096
+    batch_tokens: int | None = None
+    strict: bool = False
     allow_pickle: bool = False
     trust_remote_code: bool = False
 
@@ -48,15 +52,55 @@ class SweepPlan:
         _at_least("--bins", self.bins, 1)
         if self.bins > 1000:
             raise InputError(f"--bins must be at most 1000, not {self.bins}")
-        _at_least("--trials", self.trials, 1)
         _at_least("--seed", self.seed, 0)
-        _at_least("--batch-tokens", self.batch_tokens, 1)
-        if self.limit is not None:
-            _at_least("--limit", self.limit, 1)
+        _at_least("--num-fewshot", self.num_fewshot, 0)
+        for flag, value in (("--batch-tokens", self.batch_tokens), ("--limit", self.limit)):
+            if value is not None:
+                _at_least(flag, value, 1)
+        if self.limit_seed is not None:
+            _at_least("--limit-seed", self.limit_seed, 0)
+            if self.limit is None:
+                raise InputError("--limit-seed draws the questions that --limit N asks; give --limit too")
+        if self.system_instruction is not None and self.chat == "none":
+            raise InputError("--system-instruction needs --apply-chat-template, which says who hears it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan(Asking):
+    """The options of `merge-calib sweep`."""
+
+    base: str
+    aligned: str
+    out: Path
+    method: Literal["linear"] = "linear"
+    lambdas: tuple[float, ...] = tuple(i / 10 for i in range(16))
+    search: Literal["grid", "optuna"] = "grid"
+    trials: int = 30
+    accuracy_margin: float = 0.005
+    out_dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least("--trials", self.trials, 1)
         if self.search == "optuna" and len(self.lambdas) < 2:
             raise InputError("--search optuna needs an interval, as --lambdas 0:1.5:0.1; one lambda is none")
         if not 0 <= self.accuracy_margin <= 1:
             raise InputError(f"--accuracy-margin must lie between 0 and 1, not {self.accuracy_margin}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan(Asking):
+    """The options of `merge-calib evaluate`: models in the order of the axis.
+
+    labels: what each model is called; positions: where it stands on the axis, None where only the order counts
+    axis: what the axis is called, as `training steps`
+    """
+
+    models: tuple[str, ...]
+    out: Path
+    labels: tuple[str, ...] = ()
+    axis: str = "model"
+    positions: tuple[float, ...] | None = None
 
 
 def parse_lambdas(text: str) -> tuple[float, ...]:
@@ -87,12 +131,25 @@ def parse_lambdas(text: str) -> tuple[float, ...]:
 
 
 def parse_confidences(text: str) -> tuple[ConfidenceMethod, ...]:
-    """A comma list of confidence methods, in the order given; the first one selects the point."""
+    """A comma list of confidence methods for multiple choice, in the order given; the first one selects the point.
+
+    Next-token tasks have a method of their own, which needs no flag.
+    """
     names = [name.strip() for name in text.split(",")]
+    allowed = [method for method in CONFIDENCE_METHODS if method != NEXT_TOKEN]
     for name in names:
-        if name not in CONFIDENCE_METHODS:
-            raise InputError(f"--confidence {name!r} is unknown; allowed: {', '.join(CONFIDENCE_METHODS)}")
+        if name not in allowed:
+            raise InputError(f"--confidence {name!r} is unknown; allowed: {', '.join(allowed)}")
     return tuple(dict.fromkeys(cast(list[ConfidenceMethod], names)))
+
+
+def parse_batch_tokens(text: str) -> int | None:
+    """A number of tokens, or `auto`, which is None."""
+    if text == "auto":
+        return None
+    if not text.isdecimal():
+        raise InputError(f"--batch-tokens must be auto or a whole number, not {text!r}")
+    return int(text)
 
 
 def parse_device(name: str | None) -> torch.device:

@@ -1,9 +1,11 @@
-"""All that is settled before the model is loaded: questions, parents, tokens, hashes, and the record of the plan."""
+"""All that is settled before a model is loaded: questions, parents, tokens, hashes, and the record of the plan."""
 
 import hashlib
 import json
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -12,43 +14,59 @@ import torch
 import transformers
 
 import merge_calib
+from merge_calib.checkpoints.checkpoint import Checkpoint
 from merge_calib.checkpoints.fingerprint import fingerprint
 from merge_calib.checkpoints.locate import locate
 from merge_calib.checkpoints.pair import ModelPair, require_same_settings, settings
 from merge_calib.errors import CheckpointError, InputError
-from merge_calib.plan import SweepPlan, dtype_name
+from merge_calib.merging.point import MergePoint
+from merge_calib.plan import Asking, SweepPlan, dtype_name
 from merge_calib.progress import Watch, unwatched
-from merge_calib.questions import TaskSet
+from merge_calib.questions import PassageSet, Task
 from merge_calib.results import MEAN
 from merge_calib.run_directory import FORMAT
+from merge_calib.scoring.encoder import Dress, Encoder
 from merge_calib.scoring.model import load_tokenizer, longest_context, resolved_config
 from merge_calib.scoring.prompts import PROMPTS
-from merge_calib.scoring.rows import Encoder
-from merge_calib.scoring.scorer import Questionnaire, require_same_ids
-from merge_calib.tasks import available_tasks, load_task
+from merge_calib.scoring.questionnaire import ConfidenceMethod, Questionnaire, methods_for, require_same_ids, way_of
+from merge_calib.tasks import Library, available_tasks, load_task
+
+DEFAULT_TASKS = ("arc_easy", "hellaswag", "medmcqa", "mmlu", "piqa")
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Everything that is known before the model is loaded; making it surfaces every fault of the user's."""
+    """Everything that is known before the model is loaded; making it surfaces every fault of the user's.
+
+    questionnaires: by whether questions go through the chat template
+    """
 
     plan: SweepPlan
-    tasks: tuple[TaskSet, ...]
+    tasks: tuple[Task, ...]
     pair: ModelPair
-    questionnaire: Questionnaire
+    questionnaires: Mapping[bool, Questionnaire]
     record: dict[str, Any]
+
+    def questionnaire(self, point: MergePoint) -> Questionnaire:
+        """What `point` is asked: the base has no chat template where only the aligned model shall have one."""
+        return self.questionnaires[self.plan.chat == "both" or (self.plan.chat == "aligned" and not point.is_base)]
 
 
 def prepare(plan: SweepPlan, watch: Watch = unwatched) -> Preparation:
     """Read the questions, prove that the parents fit, encode everything, hash both parents."""
-    tasks = _load_tasks(plan)
+    tasks = load_tasks(plan)
+    if all(isinstance(task, PassageSet) for task in tasks):
+        raise InputError(
+            "--tasks holds next-token tasks only: a point is selected by multiple-choice questions, so add a task of "
+            "those, or use merge-calib evaluate"
+        )
     pair = open_pair(plan.base, plan.aligned, allow_pickle=plan.allow_pickle, trust_remote_code=plan.trust_remote_code)
-    questionnaire = _encode(plan, pair, tasks, watch)
+    questionnaires = _encode(plan, pair, tasks, watch)
     advance = watch("reading both parents", pair.base.bytes + pair.aligned.bytes)
     hashes = fingerprint(pair.base, advance), fingerprint(pair.aligned, advance)
     if hashes[0] == hashes[1]:
         raise InputError(f"--base {plan.base} and --aligned {plan.aligned} hold the same weights")
-    return Preparation(plan, tasks, pair, questionnaire, _record(plan, tasks, pair, questionnaire, hashes))
+    return Preparation(plan, tasks, pair, questionnaires, _record(plan, tasks, pair, questionnaires, hashes))
 
 
 def open_pair(base: str, aligned: str, *, allow_pickle: bool = False, trust_remote_code: bool = False) -> ModelPair:
@@ -62,14 +80,17 @@ def open_pair(base: str, aligned: str, *, allow_pickle: bool = False, trust_remo
     return pair
 
 
-def _load_tasks(plan: SweepPlan) -> tuple[TaskSet, ...]:
-    names = plan.tasks or tuple(available_tasks(plan.data_dir) if plan.data_dir else ())
-    if not names:
-        where = f"--data-dir {plan.data_dir} holds none of the benchmarks" if plan.data_dir else "no questions to ask"
-        raise InputError(
-            f"{where}: give --tasks (a benchmark or an own FILE.jsonl) and --data-dir, see merge-calib tasks"
-        )
-    tasks = tuple(load_task(name, plan.data_dir, plan.limit) for name in names)
+def load_tasks(asking: Asking) -> tuple[Task, ...]:
+    """All tasks that are asked, from the files below --data-dir, from --task-dir, from own files or from the hub."""
+    library = Library(
+        data_dir=asking.data_dir,
+        task_dir=asking.task_dir,
+        hub=asking.data_dir is None,
+        four_options=asking.four_options,
+        seed=asking.seed,
+    )
+    names = asking.tasks or _default_tasks(asking, library)
+    tasks = tuple(load_task(name, library, asking.limit, asking.limit_seed) for name in names)
     for i, task in enumerate(tasks):
         if task.name == MEAN:
             raise InputError(f"--tasks {names[i]}: the name {MEAN!r} is taken by the average over tasks")
@@ -78,51 +99,130 @@ def _load_tasks(plan: SweepPlan) -> tuple[TaskSet, ...]:
     return tasks
 
 
-def _encode(plan: SweepPlan, pair: ModelPair, tasks: tuple[TaskSet, ...], watch: Watch) -> Questionnaire:
-    """Every row of every task, by the aligned tokenizer; the base's must give the same."""
-    questionnaires = []
-    for checkpoint in (pair.aligned, pair.base):
-        tokenizer = load_tokenizer(checkpoint.folder, trust_remote_code=plan.trust_remote_code)
-        limit = longest_context(pair.aligned.folder, tokenizer, trust_remote_code=plan.trust_remote_code)
-        questionnaires.append(Questionnaire(Encoder(tokenizer, limit), tasks))
-    aligned, base = questionnaires
+def write_questionnaire(asking: Asking, checkpoint: Checkpoint, *, is_chat: bool) -> Questionnaire:
+    """What the model in `checkpoint` is asked, in its own tokenizer's words; tasks are encoded when they are read."""
+    tokenizer = load_tokenizer(checkpoint.folder, trust_remote_code=asking.trust_remote_code)
+    limit = longest_context(checkpoint.folder, tokenizer, trust_remote_code=asking.trust_remote_code)
+    system = asking.system_instruction if is_chat else None
+    dress = Dress(asking.num_fewshot, is_chat, system, asking.finish_prompts)
+    return Questionnaire(Encoder(tokenizer, limit, dress))
+
+
+def encode_task(asking: Asking, checkpoint: Checkpoint, questionnaire: Questionnaire, task: Task) -> None:
+    """Encode `task` in all ways that are asked for; raises where the model cannot take what comes out."""
+    for way in dict.fromkeys(map(way_of, methods_for(task, asking.confidence))):
+        encoded = questionnaire.encoded(task, way)
+        if encoded.truncated and asking.strict:
+            raise InputError(
+                f"--strict: task {task.name}: {encoded.truncated} of {len(encoded.rows)} prompts are longer than the "
+                f"{questionnaire.encoder.max_length} tokens that {checkpoint.folder} takes"
+            )
+        _require_vocabulary(encoded.largest_id, checkpoint)
+
+
+def task_records(
+    asking: Asking, tasks: Sequence[Task], questionnaires: Sequence[Questionnaire]
+) -> dict[str, dict[str, Any]]:
+    """What run.json says about each task; counts are sums over `questionnaires`."""
+    return {task.name: _task_record(task, methods_for(task, asking.confidence), questionnaires) for task in tasks}
+
+
+def asking_record(asking: Asking) -> dict[str, Any]:
+    """What run.json says about how questions were asked and computed."""
+    return {
+        "num_fewshot": asking.num_fewshot,
+        "apply_chat_template": asking.chat,
+        "system_instruction": asking.system_instruction,
+        "finish_prompts": asking.finish_prompts,
+        "confidence": list(asking.confidence),
+        "seed": asking.seed,
+        "bins": asking.bins,
+        "limit": asking.limit,
+        "limit_seed": asking.limit_seed,
+        "batch_tokens": asking.batch_tokens or "auto",
+        "device": str(asking.device),
+        "threads": torch.get_num_threads(),
+        "versions": _versions(),
+    }
+
+
+def prompts_identity(asking: Asking) -> dict[str, Any]:
+    """How texts are made: runs that differ in it hold other numbers."""
+    return {
+        "prompts": PROMPTS,
+        "num_fewshot": asking.num_fewshot,
+        "apply_chat_template": asking.chat,
+        "system_instruction": asking.system_instruction,
+        "finish_prompts": asking.finish_prompts,
+    }
+
+
+def settings_hash(checkpoint: Checkpoint, *, trust_remote_code: bool) -> str:
+    """Hash of the settings that a model computes with: the same weights under another config are another model."""
+    config = resolved_config(checkpoint.folder, trust_remote_code=trust_remote_code)
+    return hashlib.sha256(json.dumps(settings(config), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _default_tasks(asking: Asking, library: Library) -> tuple[str, ...]:
+    if asking.data_dir:
+        names = tuple(available_tasks(library))
+        lacks = f"--data-dir {asking.data_dir} holds none of the benchmarks"
+    else:
+        names = DEFAULT_TASKS if find_spec("datasets") else ()
+        lacks = "no questions to ask"
+    if not names:
+        raise InputError(
+            f"{lacks}: give --tasks (a benchmark or an own FILE.jsonl) and --data-dir, see merge-calib tasks; the hub "
+            "needs pip install 'merge-calib[hub]'"
+        )
+    return names
+
+
+def _encode(plan: SweepPlan, pair: ModelPair, tasks: tuple[Task, ...], watch: Watch) -> dict[bool, Questionnaire]:
+    """Every row of every task, by the aligned tokenizer; the base's must give the same for plain text."""
+    dresses = {"none": (False,), "aligned": (False, True), "both": (True,)}[plan.chat]
+    questionnaires = {chat: write_questionnaire(plan, pair.aligned, is_chat=chat) for chat in dresses}
+    plain = questionnaires.get(False) or write_questionnaire(plan, pair.aligned, is_chat=False)
+    base = write_questionnaire(plan, pair.base, is_chat=False)
+    base.encoder.max_length = plain.encoder.max_length  # the aligned model's limit is what counts
+    alike = plain.encoder.fingerprint is not None and plain.encoder.fingerprint == base.encoder.fingerprint
     advance = watch("encoding", len(tasks))
     for task in tasks:
-        for confidence in plan.confidence:
-            aligned.rows(task, confidence)
-            if not aligned.encoder.is_like(base.encoder):
-                require_same_ids(aligned, base, task, confidence)
-            _require_vocabulary(aligned.rows(task, confidence).largest_id, pair)
+        for questionnaire in questionnaires.values():
+            encode_task(plan, pair.aligned, questionnaire, task)
+        for way in () if alike else dict.fromkeys(map(way_of, methods_for(task, plan.confidence))):
+            require_same_ids(plain, base, task, way)
         advance(1)
-    return aligned
+    return questionnaires
 
 
-def _require_vocabulary(largest_id: int, pair: ModelPair) -> None:
-    size = pair.aligned.config.get("vocab_size") or pair.aligned.config.get("text_config", {}).get("vocab_size")
+def _require_vocabulary(largest_id: int, checkpoint: Checkpoint) -> None:
+    size = checkpoint.config.get("vocab_size") or checkpoint.config.get("text_config", {}).get("vocab_size")
     if size is not None and largest_id >= size:
         raise CheckpointError(
-            f"the tokenizer of {pair.aligned.folder} gives token id {largest_id}, but the model has {size} tokens"
+            f"the tokenizer of {checkpoint.folder} gives token id {largest_id}, but the model has {size} tokens"
         )
 
 
 def _record(
     plan: SweepPlan,
-    tasks: tuple[TaskSet, ...],
+    tasks: tuple[Task, ...],
     pair: ModelPair,
-    questionnaire: Questionnaire,
+    questionnaires: Mapping[bool, Questionnaire],
     hashes: tuple[str, str],
 ) -> dict[str, Any]:
     """The content of run.json; what identifies the run stands under `identity`."""
-    encoder = questionnaire.encoder
+    encoders = {("chat" if chat else "plain"): questionnaires[chat].encoder for chat in questionnaires}
+    first = next(iter(encoders.values()))
     return {
         "format": FORMAT,
         "identity": {
             "base": {"sha256": hashes[0]},
             "aligned": {"sha256": hashes[1]},
-            "settings": _settings_hash(plan, pair),
-            "prompts": PROMPTS,
-            "bos": encoder.bos,
-            "longest_context": encoder.max_length,
+            "settings": settings_hash(pair.aligned, trust_remote_code=plan.trust_remote_code),
+            **prompts_identity(plan),
+            "bos": first.bos,
+            "longest_context": first.max_length,
             "out_dtype": "as stored" if plan.out_dtype is None else dtype_name(plan.out_dtype),
             "dtype": dtype_name(plan.dtype),
         },
@@ -131,40 +231,30 @@ def _record(
         "base_folder": str(pair.base.folder.resolve()),
         "aligned_folder": str(pair.aligned.folder.resolve()),
         "parameters": pair.parameters,
-        "tasks": {task.name: _task_record(plan, task, questionnaire) for task in tasks},
-        "confidence": list(plan.confidence),
+        "tasks": task_records(plan, tasks, list(questionnaires.values())),
         "method": plan.method,
         "search": plan.search,
         "lambdas": list(plan.lambdas),
         "trials": plan.trials if plan.search == "optuna" else None,
-        "seed": plan.seed,
-        "bins": plan.bins,
         "accuracy_margin": plan.accuracy_margin,
-        "limit": plan.limit,
-        "batch_tokens": plan.batch_tokens,
-        "device": str(plan.device),
-        "threads": torch.get_num_threads(),
-        "versions": _versions(),
+        **asking_record(plan),
     }
 
 
-def _settings_hash(plan: SweepPlan, pair: ModelPair) -> str:
-    """Hash of the settings that both models compute with: the same weights under another config are another run."""
-    config = resolved_config(pair.aligned.folder, trust_remote_code=plan.trust_remote_code)
-    return hashlib.sha256(json.dumps(settings(config), sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _task_record(plan: SweepPlan, task: TaskSet, questionnaire: Questionnaire) -> dict[str, Any]:
-    rows = {c: questionnaire.rows(task, c) for c in plan.confidence}
+def _task_record(
+    task: Task, confidences: Sequence[ConfidenceMethod], questionnaires: Sequence[Questionnaire]
+) -> dict[str, Any]:
+    rows = {c: [questionnaire.encoded(task, way_of(c)) for questionnaire in questionnaires] for c in confidences}
     return {
         "sha256": task.sha256,
         "n": len(task),
-        "style": task.style,
+        "kind": "next-token" if isinstance(task, PassageSet) else "choice",
+        "style": None if isinstance(task, PassageSet) else task.style,
         "source": task.source,
-        "letters": rows["choice"].letters if "choice" in rows else None,
-        "rows": {c: encoded.sha256 for c, encoded in rows.items()},
-        "encoded_apart": {c: encoded.encoded_apart for c, encoded in rows.items()},
-        "truncated": {c: encoded.truncated for c, encoded in rows.items()},
+        "letters": "/".join(str(encoded.letters) for encoded in rows["choice"]) if "choice" in rows else None,
+        "rows": {c: "-".join(encoded.sha256 for encoded in all) for c, all in rows.items()},
+        "encoded_apart": {c: sum(encoded.encoded_apart for encoded in all) for c, all in rows.items()},
+        "truncated": {c: sum(encoded.truncated for encoded in all) for c, all in rows.items()},
     }
 
 

@@ -2,6 +2,7 @@
 
 import zipfile
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,29 @@ class Predictions:
         return np.equal(self.predicted, self.answers)
 
     @cached_property
+    def log_truth(self) -> Floats:
+        """Log-probability of the right option (N,)."""
+        return np.asarray(self.log_probabilities[np.arange(len(self.answers)), self.answers], dtype=np.float64)
+
+    @cached_property
     def ties(self) -> int:
         """Number of questions whose top probability is shared by several options exactly."""
         top = self.log_probabilities.max(1, keepdims=True)
         return int(((self.log_probabilities == top).sum(1) > 1).sum())
+
+
+@dataclass(frozen=True)
+class TopPredictions:
+    """What next-token tasks tell of a prediction: the most probable token, without the others.
+
+    confidence (N,): its probability; hit (N,): whether it is the right one
+    log_truth (N,): log-probability of the right token
+    """
+
+    confidence: Floats
+    hit: Booleans
+    log_truth: Floats
+    ties: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,12 +110,7 @@ class ChoiceScores:
         assert self.answers.shape == (n,)
         assert self.mask[np.arange(n), self.answers].all()
         assert np.isnan(self.logprobs[~self.mask]).all()
-        wrong = ~np.isfinite(self.logprobs) & self.mask
-        if wrong.any():
-            first = int(wrong.any(1).argmax())
-            raise ScoringError(
-                f"{int(wrong.any(1).sum())} question(s) have a non-finite score, the first is {self.ids[first]!r}"
-            )
+        _require_finite(self.ids, np.where(self.mask, self.logprobs, 0.0))
 
     @cached_property
     def predictions(self) -> Predictions:
@@ -105,25 +120,79 @@ class ChoiceScores:
         log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
         return Predictions(log_probabilities, np.exp(log_probabilities), self.answers, self.mask)
 
+    @property
+    def is_normalised(self) -> bool:
+        """Whether the scores are log-probabilities of one distribution: no question's options exceed a total of 1.
+
+        Bare logits, as some files hold them, are not; what they say about the mass of the letters is unknown.
+        """
+        return bool((self.option_mass <= 1 + 1e-3).all())
+
+    @cached_property
+    def option_mass(self) -> Floats:
+        """Total probability of a question's options before normalisation (N,): for letters, under all tokens."""
+        return np.asarray(np.exp(np.where(self.mask, self.logprobs, -np.inf)).sum(1), dtype=np.float64)
+
     def save(self, path: Path) -> None:
         """Write one .npz with ids, answers, logprobs and mask; the same scores give the same bytes."""
-        fields: dict[str, Any] = {
-            "ids": np.array(self.ids, dtype=np.str_),
-            "answers": self.answers,
-            "logprobs": self.logprobs,
-            "mask": self.mask,
-        }
-        with written_whole(path) as partial, partial.open("wb") as file:
-            np.savez(file, **fields)
+        _save(path, self)
 
-    @classmethod
-    def load(cls, path: Path) -> "ChoiceScores":
-        """Read what `save` wrote; raises RunDirectoryError naming the file where it is damaged."""
-        try:
-            with np.load(path, allow_pickle=False) as fields:
-                ids = tuple(str(id) for id in fields["ids"])
-                return cls(ids, fields["answers"], fields["logprobs"], fields["mask"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AssertionError) as error:
-            raise RunDirectoryError(
-                f"{path} is not a complete scores file ({error}); delete it and start again"
-            ) from error
+
+@dataclass(frozen=True)
+class NextTokenScores:
+    """What one point said to a next-token task.
+
+    ids (N,): passage ids; targets (N,), predicted (N,): token ids, the right one and the most probable one
+    target_logprobs (N,), predicted_logprobs (N,): float64, over the whole vocabulary
+
+    Raises ScoringError, naming the passage, where a log-probability is not finite.
+    """
+
+    ids: tuple[str, ...]
+    targets: Integers
+    predicted: Integers
+    target_logprobs: Floats
+    predicted_logprobs: Floats
+
+    def __post_init__(self) -> None:
+        _require_finite(self.ids, np.stack([self.target_logprobs, self.predicted_logprobs], axis=1))
+
+    @cached_property
+    def predictions(self) -> TopPredictions:
+        """The most probable token of each passage; a tie with the target counts for the token with the smaller id."""
+        return TopPredictions(np.exp(self.predicted_logprobs), self.predicted == self.targets, self.target_logprobs)
+
+    def save(self, path: Path) -> None:
+        """Write one .npz with all fields; the same scores give the same bytes."""
+        _save(path, self)
+
+
+Scores = ChoiceScores | NextTokenScores
+
+
+def load_scores(path: Path) -> Scores:
+    """Read what `save` wrote; raises RunDirectoryError naming the file where it is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as fields:
+            ids = tuple(str(id) for id in fields["ids"])
+            if "targets" in fields:
+                values = [fields[f.name] for f in dataclass_fields(NextTokenScores)[1:]]
+                return NextTokenScores(ids, *values)
+            return ChoiceScores(ids, fields["answers"], fields["logprobs"], fields["mask"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AssertionError) as error:
+        raise RunDirectoryError(f"{path} is not a complete scores file ({error}); delete it and start again") from error
+
+
+def _save(path: Path, scores: Scores) -> None:
+    fields: dict[str, Any] = {f.name: getattr(scores, f.name) for f in dataclass_fields(scores)}
+    fields["ids"] = np.array(scores.ids, dtype=np.str_)
+    with written_whole(path) as partial, partial.open("wb") as file:
+        np.savez(file, **fields)
+
+
+def _require_finite(ids: tuple[str, ...], values: Floats) -> None:
+    """Raise ScoringError where a row (N, C) of `values` is not finite."""
+    wrong = ~np.isfinite(values).all(1)
+    if wrong.any():
+        first = ids[int(wrong.argmax())]
+        raise ScoringError(f"{int(wrong.sum())} question(s) have a non-finite score, the first is {first!r}")

@@ -1,7 +1,10 @@
 """Small pairs and questions that the tests share."""
 
 import json
+import os
 from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub: no test waits for a network
 
 import numpy as np
 import pytest

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import save_model, tiny_llama
+from tiny_models import tiny_model
 from transformers import AutoModelForCausalLM
 
 from merge_calib.checkpoints.checkpoint import Checkpoint
@@ -13,6 +14,7 @@ from merge_calib.merging.linear import linear
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
 from merge_calib.scoring.model import LanguageModel
+from merge_calib.scoring.rows import Row
 
 LAMBDAS = [0.1, 0.2, 0.3, 0.5, 0.6, 0.7, 0.9, 0.95, 1.3]
 
@@ -112,12 +114,10 @@ def test_the_parents_on_disk_are_not_touched(pair, pair_folders):
 
 def test_a_head_that_is_stored_under_another_name_is_merged_too(tmp_path):
     """transformers loads GPT-NeoX's embed_out as lm_head; it is found by its values."""
-    from test_scoring import other_architecture
-
-    torch.manual_seed(5)
     folders = []
-    for side in ("base", "aligned"):
-        model = other_architecture("gpt_neox")
+    for seed, side in enumerate(("base", "aligned")):
+        model = tiny_model("gpt_neox")
+        torch.manual_seed(seed + 1)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.15)
@@ -125,12 +125,16 @@ def test_a_head_that_is_stored_under_another_name_is_merged_too(tmp_path):
     pair = ModelPair.open(*folders)
     model = LanguageModel(pair.aligned, torch.device("cpu"), torch.float32)
     assert set(model.targets) == set(pair.names)
+    tokens = np.arange(10)
+    row = Row(tokens, 9, np.arange(263)[None], 0, -1)
+    [batch] = model.plan([row], [[0]], 100)
+    before = model.read(batch).logprobs
     Merger(pair).apply(MergePoint("linear", 0.0), model.targets)
     base = AutoModelForCausalLM.from_pretrained(folders[0], dtype=torch.float32)
-    ids = torch.arange(10)[None]
-    expected = torch.log_softmax(base(ids).logits[0, -1:], -1)
-    found = model.log_probabilities(ids, torch.tensor([9]), torch.arange(263)[None])
-    assert torch.allclose(found, expected, atol=1e-5)
+    expected = torch.log_softmax(base(torch.from_numpy(tokens)[None]).logits[0, -1], -1).detach().numpy()
+    found = model.read(batch).logprobs
+    np.testing.assert_allclose(found, expected[batch.ids], rtol=0, atol=1e-5)
+    assert np.abs(before - found).max() > 0.1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

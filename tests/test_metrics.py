@@ -8,7 +8,7 @@ import pytest
 from merge_calib.calibration import metrics
 from merge_calib.calibration.measurement import macro_average, measure
 from merge_calib.errors import ScoringError
-from merge_calib.scores import ChoiceScores, Predictions
+from merge_calib.scores import ChoiceScores, NextTokenScores, Predictions, load_scores
 
 
 def drawn(seed: int, n: int, options: int, sharpen: float) -> Predictions:
@@ -24,6 +24,17 @@ def top_only(confidences: list[float], hits: list[bool]) -> Predictions:
     """Three options, the first predicted with the given confidence (at least .4)."""
     p = np.array([[c, (1 - c) / 2, (1 - c) / 2] for c in confidences])
     return Predictions.from_probabilities(p, np.array([0 if hit else 1 for hit in hits]))
+
+
+def scores_of(p: Predictions, mass: float = 1.0) -> ChoiceScores:
+    """Letter scores that give these probabilities; all letters together have `mass` of the vocabulary's."""
+    ids = tuple(str(i) for i in range(len(p.answers)))
+    logprobs = np.where(p.mask, p.log_probabilities + np.log(mass), np.nan)
+    return ChoiceScores(ids, p.answers, logprobs, p.mask)
+
+
+def measured(p: Predictions):
+    return measure(scores_of(p), "continuation-sum")
 
 
 # Computed with uncertainty-calibration 0.1.4, pycalib 0.1.0.dev6, netcal 1.4.0 and scikit-learn 1.9.1.
@@ -142,7 +153,7 @@ def test_auroc_equals_the_count_over_all_pairs_with_ties_half():
 
 def test_auroc_of_predictions_that_are_all_right_is_undefined_not_zero():
     assert metrics.auroc(top_only([0.9, 0.8], [True, True])) is None
-    assert measure(top_only([0.9, 0.8], [True, True])).auroc is None
+    assert measured(top_only([0.9, 0.8], [True, True])).auroc is None
 
 
 def test_prediction_is_the_first_option_on_exact_ties_and_ties_are_counted():
@@ -168,8 +179,56 @@ def test_a_non_finite_score_names_the_question():
         ChoiceScores(("a", "b"), np.array([0, 0]), np.array([[-1.0, -2.0], [-1.0, np.nan]]), np.ones((2, 2), bool))
 
 
+def test_letter_mass_is_what_the_letters_have_of_the_whole_vocabulary():
+    p = drawn(0, 50, 4, 1.0)
+    assert measure(scores_of(p, 0.25), "choice").letter_mass == pytest.approx(0.25, abs=1e-12)
+    assert measure(scores_of(p, 0.25), "choice").sce == pytest.approx(metrics.sce(p), abs=1e-12)
+    assert measure(scores_of(p, 0.25), "continuation-sum").letter_mass is None
+
+
+def test_bare_logits_have_no_letter_mass():
+    p = drawn(0, 50, 4, 1.0)
+    found = measure(scores_of(p, 1000.0), "choice")
+    assert found.letter_mass is None
+    assert found.letter_bias is not None
+
+
+def test_letter_bias_is_the_share_of_predictions_that_would_have_to_move():
+    # Four questions, right: A B C D; predicted: A A A D. Two of the four As would have to become B and C.
+    p = np.full((4, 4), 0.1)
+    p[[0, 1, 2, 3], [0, 0, 0, 3]] = 0.7
+    assert metrics.letter_bias(Predictions.from_probabilities(p, np.arange(4))) == pytest.approx(0.5)
+    assert metrics.letter_bias(Predictions.from_probabilities(p, np.array([0, 0, 0, 3]))) == 0.0
+
+
+def next_tokens() -> NextTokenScores:
+    confidence, truth = np.array([0.9, 0.6, 0.5]), np.array([0.9, 0.2, 0.5])
+    return NextTokenScores(("a", "b", "c"), np.array([7, 8, 9]), np.array([7, 5, 9]), np.log(truth), np.log(confidence))
+
+
+def test_next_tokens_are_measured_by_their_most_probable_token():
+    found = measure(next_tokens(), "next-token")
+    assert found.accuracy == pytest.approx(2 / 3)
+    assert found.mean_confidence == pytest.approx(2 / 3)
+    assert found.ece == pytest.approx((0.1 + 0.6 + 0.5) / 3)  # each in a bin of its own
+    assert found.nll == pytest.approx(-np.log([0.9, 0.2, 0.5]).mean())
+    assert (found.sce, found.sce_agreement, found.brier, found.sce_15, found.letter_mass) == (None,) * 5
+
+
+def test_next_tokens_are_kept_as_they_are(tmp_path):
+    next_tokens().save(tmp_path / "x.npz")
+    kept = load_scores(tmp_path / "x.npz")
+    assert isinstance(kept, NextTokenScores)
+    assert measure(kept, "next-token") == measure(next_tokens(), "next-token")
+
+
+def test_a_next_token_that_is_not_finite_names_the_text():
+    with pytest.raises(ScoringError, match="'b'"):
+        NextTokenScores(("a", "b"), np.array([0, 0]), np.array([0, 0]), np.array([-1.0, np.nan]), np.array([-1.0, -1]))
+
+
 def test_macro_average_weighs_tasks_alike_and_sums_counts():
-    one, two = measure(drawn(0, 100, 4, 1.0)), measure(drawn(1, 900, 4, 2.0))
+    one, two = measured(drawn(0, 100, 4, 1.0)), measured(drawn(1, 900, 4, 2.0))
     mean = macro_average([one, two])
     assert mean.n == 1000
     assert mean.sce == pytest.approx((one.sce + two.sce) / 2, abs=1e-15)
@@ -219,7 +278,7 @@ REAL = {
 @pytest.mark.parametrize("name", REAL)
 def test_measures_on_real_letters_to_four_digits(real_letters, name):
     for side, expected in zip(("cali_8B_base", "cali_8B"), REAL[name], strict=True):
-        value = getattr(measure(real_letters[side]), name)
+        value = getattr(measured(real_letters[side]), name)
         assert round(value, 4) == expected, (side, value)
 
 

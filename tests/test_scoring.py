@@ -5,27 +5,22 @@ import pytest
 import torch
 from conftest import byte_tokenizer, save_model, tiny_llama
 from plain_loop import choice_log_probabilities
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    OPTConfig,
-    OPTForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from tiny_models import ARCHITECTURES, tiny_model
+from transformers import AutoModelForCausalLM
 
 from merge_calib.checkpoints.checkpoint import Checkpoint
-from merge_calib.errors import CheckpointError, ScoringError
+from merge_calib.errors import CheckpointError, InputError, ScoringError
 from merge_calib.questions import Question, TaskSet
+from merge_calib.scoring import attention
+from merge_calib.scoring.budget import Budget
+from merge_calib.scoring.encoder import Dress, Encoder
 from merge_calib.scoring.model import LanguageModel
 from merge_calib.scoring.prompts import choice_prompt, continuation, continuation_context
-from merge_calib.scoring.rows import Encoder, batches
-from merge_calib.scoring.scorer import CONFIDENCE_METHODS, Questionnaire, score
+from merge_calib.scoring.questionnaire import CONFIDENCE_METHODS, NEXT_TOKEN, Questionnaire
+from merge_calib.scoring.scorer import score
 
 CPU = torch.device("cpu")
+METHODS = [method for method in CONFIDENCE_METHODS if method != NEXT_TOKEN]
 
 
 def quiz(style="plain", **fields) -> TaskSet:
@@ -38,30 +33,41 @@ def quiz(style="plain", **fields) -> TaskSet:
     return TaskSet("quiz", style, tuple(questions))
 
 
-def scored(folder, task, max_tokens=4096, max_length=512):
+def opened(folder, attention=None) -> LanguageModel:
+    """The model in `folder`, made to read padded rows where `attention` is `rows`."""
     model = LanguageModel(Checkpoint.open(folder), CPU, torch.float32)
-    questionnaire = Questionnaire(Encoder(byte_tokenizer(), max_length), [task])
-    return score(model, questionnaire, task, CONFIDENCE_METHODS, max_tokens)
+    if attention == "rows":
+        model.use_rows()
+    return model
 
 
-def plain(folder, task):
+def scored(folder, task, max_tokens=4096, max_length=512, attention=None, dress=None):
+    questionnaire = Questionnaire(Encoder(byte_tokenizer(), max_length, dress))
+    return score(opened(folder, attention), questionnaire, task, METHODS, Budget(max_tokens))
+
+
+def plain(folder, task, shots=0):
     """Scores by the reference loop, as scored() gives them."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = byte_tokenizer()
     wide = (len(task), max(len(q.choices) for q in task.questions))
-    found = {confidence: np.full(wide, np.nan) for confidence in CONFIDENCE_METHODS}
+    found = {confidence: np.full(wide, np.nan) for confidence in METHODS}
     for i, q in enumerate(task.questions):
+        examples = task.shots(q, shots)
         for k, choice in enumerate(q.choices):
-            letter = choice_log_probabilities(model, tokenizer, choice_prompt(task, q), " " + "ABCDE"[k])
-            tokens = choice_log_probabilities(model, tokenizer, continuation_context(q), continuation(choice))
+            letter = choice_log_probabilities(model, tokenizer, choice_prompt(task, q, examples), " " + "ABCDE"[k])
+            context = continuation_context(q, examples)
+            tokens = choice_log_probabilities(model, tokenizer, context, continuation(choice))
             found["choice"][i, k] = letter[0]
             found["continuation-sum"][i, k] = sum(tokens)
             found["continuation-min"][i, k] = min(tokens)
+            found["continuation-mean"][i, k] = sum(tokens) / len(tokens)
+            found["continuation-norm"][i, k] = sum(tokens) / len(choice)
     return found
 
 
 def assert_same(scores, reference):
-    for confidence in CONFIDENCE_METHODS:
+    for confidence in METHODS:
         np.testing.assert_allclose(scores[confidence].logprobs, reference[confidence], rtol=0, atol=1e-4)
 
 
@@ -70,72 +76,164 @@ def folder(tmp_path_factory):
     return save_model(tiny_llama(3), tmp_path_factory.mktemp("model"), torch.float32)
 
 
-SMALL = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "vocab_size": 263,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 1,
-}
-
-
-def other_architecture(name):
-    torch.manual_seed(0)
-    if name == "gemma2":
-        small = SMALL | {"num_key_value_heads": 2, "head_dim": 8, "final_logit_softcapping": 3.0}
-        return Gemma2ForCausalLM(Gemma2Config(**small))
-    if name == "opt":
-        return OPTForCausalLM(OPTConfig(**SMALL, ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=512))
-    if name == "gpt_neox":
-        return GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL, max_position_embeddings=512))
-    return Qwen2ForCausalLM(Qwen2Config(**SMALL, num_key_value_heads=2))
-
-
 @pytest.mark.parametrize("style", ["plain", "mmlu", "medmcqa", "select"])
 def test_scores_equal_a_plain_loop_for_every_prompt_style(folder, style):
     assert_same(scored(folder, quiz(style)), plain(folder, quiz(style)))
 
 
-@pytest.mark.parametrize("name", ["gemma2", "opt", "gpt_neox", "qwen2"])
-def test_scores_equal_a_plain_loop_for_other_architectures(tmp_path, name):
-    model = other_architecture(name)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.15)
-    folder = save_model(model, tmp_path / name, torch.float32)
-    assert_same(scored(folder, quiz()), plain(folder, quiz()))
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def architecture(request, tmp_path_factory):
+    """One architecture after the other: its name, a folder with a tiny model, and what the plain loop says."""
+    folder = save_model(tiny_model(request.param), tmp_path_factory.mktemp(request.param), torch.float32)
+    return request.param, folder, plain(folder, quiz())
+
+
+@pytest.mark.parametrize("attention", ["blocks", "rows"])
+@pytest.mark.parametrize("max_tokens", [1, 300, 1_000_000])
+def test_scores_equal_a_plain_loop_packed_or_padded_whatever_the_batch(architecture, attention, max_tokens):
+    name, folder, reference = architecture
+    if attention == "blocks":
+        assert opened(folder).attention == ("rows" if name in ("bloom", "mamba") else "blocks")
+    assert_same(scored(folder, quiz(), max_tokens, attention=attention), reference)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3", "mistral"])
+def test_the_window_of_these_models_matters_to_the_scores(name, tmp_path):
+    """Negative control: with a window as long as the text the scores are others, so the tests above see it."""
+    folder = save_model(tiny_model(name), tmp_path / "narrow", torch.float32)
+    wide = save_model(tiny_model(name, sliding_window=512), tmp_path / "wide", torch.float32)
+    one, other = (scored(f, quiz())["continuation-sum"].logprobs for f in (folder, wide))
+    assert np.nanmax(np.abs(one - other)) > 1e-2
+
+
+def test_a_mask_that_leaks_changes_the_scores_and_is_refused(folder, monkeypatch):
+    """Each token is let see all that stands before it in the pack, its question's other choices included."""
+    reference = scored(folder, quiz())
+
+    def leaky(layout, window, dtype):
+        size = layout.pack.width
+        causal = torch.full((size, size), -torch.inf).triu(1)
+        return torch.nn.functional.pad(causal, (layout.pack.head, 0))[None, None]
+
+    honest = opened(folder)
+    monkeypatch.setattr(attention._Layout, "_mask", leaky)
+    questionnaire = Questionnaire(Encoder(byte_tokenizer(), 512))
+    leaked = score(honest, questionnaire, quiz(), METHODS, Budget(4096))
+    difference = leaked["continuation-sum"].logprobs - reference["continuation-sum"].logprobs
+    assert np.nanmax(np.abs(difference)) > 1e-2
+    assert opened(folder).attention == "rows"
+    assert_same(scored(folder, quiz()), {c: reference[c].logprobs for c in METHODS})
+
+
+@pytest.mark.parametrize("wrong", ["depths", "ends"])
+def test_packs_with_wrong_positions_or_wrong_families_are_refused(folder, monkeypatch, wrong):
+    original = attention.Pack.table
+
+    def shifted(pack, name):
+        values = original(pack, name)
+        plain = np.broadcast_to(np.arange(pack.width), values.shape).copy()
+        return plain if name == wrong == "depths" else values + 10 * (name == wrong == "ends")
+
+    monkeypatch.setattr(attention.Pack, "table", shifted)
+    assert opened(folder).attention == "rows"
+
+
+def test_branches_as_separate_sequences_give_the_same_scores(folder, monkeypatch):
+    """The variable-length layout, on the CPU: each sequence by a slow loop in the place of the CUDA kernel."""
+
+    def slow(query, key, value, starts, key_starts, most, most_keys, scale, window):
+        out = torch.empty_like(query)
+        groups = query.shape[1] // key.shape[1]
+        for b in range(len(starts) - 1):
+            q = query[starts[b] : starts[b + 1]]
+            k, v = (part[key_starts[b] : key_starts[b + 1]].repeat_interleave(groups, 1) for part in (key, value))
+            assert len(q) <= most
+            assert len(k) <= most_keys
+            scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+            places = torch.arange(len(q))[:, None] + len(k) - len(q)  # the last query stands at the last key
+            scores = scores.masked_fill(torch.arange(len(k)) > places, -torch.inf)
+            out[starts[b] : starts[b + 1]] = torch.einsum("hqk,khd->qhd", scores.softmax(-1), v)
+        return out
+
+    task = quiz(style="mmlu")
+    reference = scored(folder, task, 400)
+    monkeypatch.setattr(attention, "_varlen", slow)
+    monkeypatch.setattr("merge_calib.scoring.model.has_varlen", lambda device, dtype: True)
+    model = opened(folder)
+    assert model.attention == "varlen"
+    found = score(model, Questionnaire(Encoder(byte_tokenizer(), 512)), task, METHODS, Budget(400))
+    assert_same(found, {c: reference[c].logprobs for c in METHODS})
 
 
 def test_a_soft_cap_on_the_logits_is_kept(tmp_path):
     """Negative control for the replaced head: without the cap the scores would be others."""
-    model = other_architecture("gemma2")
-    with torch.no_grad():
-        model.get_output_embeddings().weight.mul_(40)
-    folder = save_model(model, tmp_path / "capped", torch.float32)
-    capped = scored(folder, quiz())["choice"].logprobs
-    config = (
-        (folder / "config.json")
-        .read_text()
-        .replace('"final_logit_softcapping": 3.0', '"final_logit_softcapping": null')
+    capped, free = (
+        save_model(tiny_model("gemma2", final_logit_softcapping=cap), tmp_path / str(cap), torch.float32)
+        for cap in (3.0, None)
     )
-    (folder / "config.json").write_text(config)
-    assert np.nanmax(np.abs(scored(folder, quiz())["choice"].logprobs - capped)) > 1e-3
+    one, other = (scored(f, quiz())["choice"].logprobs for f in (capped, free))
+    assert np.nanmax(np.abs(one - other)) > 1e-3
 
 
-@pytest.mark.parametrize("max_tokens", [1, 100, 1_000_000])
-def test_scores_do_not_depend_on_the_batch_size(folder, max_tokens):
-    reference, scores = scored(folder, quiz()), scored(folder, quiz(), max_tokens)
-    assert_same(scores, {c: reference[c].logprobs for c in CONFIDENCE_METHODS})
+@pytest.mark.parametrize("attention", ["blocks", "rows"])
+def test_worked_examples_stand_before_each_question(folder, attention):
+    examples = {"small things": (Question("e1", "What is one?", ("two", "one"), 1, "small things"),) * 2}
+    task = quiz("mmlu")
+    task = TaskSet(task.name, task.style, task.questions, examples=examples)
+    assert "one?\nA. two\nB. one\nAnswer: B\n\nWhat is one?" in choice_prompt(
+        task, task.questions[0], examples["small things"]
+    )
+    found = scored(folder, task, 300, attention=attention, dress=Dress(shots=2))
+    assert_same(found, plain(folder, task, shots=2))
+
+
+def test_methods_asked_together_give_what_they_give_alone(folder):
+    task = quiz("medmcqa")  # whose two prompts begin alike and are read as one tree
+    together = scored(folder, task)
+    for method in METHODS:
+        alone = score(opened(folder), Questionnaire(Encoder(byte_tokenizer(), 512)), task, [method], Budget(4096))
+        np.testing.assert_allclose(alone[method].logprobs, together[method].logprobs, rtol=0, atol=1e-4)
+
+
+class Starved:
+    """A model whose memory holds `limit` tokens at once."""
+
+    def __init__(self, model, limit):
+        self._model, self._limit, self.sizes = model, limit, []
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def read(self, batch):
+        if batch.size > self._limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        self.sizes.append(batch.size)
+        return self._model.read(batch)
+
+
+@pytest.mark.parametrize("attention", ["blocks", "rows"])
+def test_running_out_of_memory_shrinks_the_batches_and_reads_nothing_twice(folder, attention):
+    reference = scored(folder, quiz(), attention=attention)
+    model, budget = Starved(opened(folder, attention), 250), Budget(4096)
+    heard = []
+    questionnaire = Questionnaire(Encoder(byte_tokenizer(), 512))
+    found = score(model, questionnaire, quiz(), METHODS, budget, heard.append)
+    assert_same(found, {c: reference[c].logprobs for c in METHODS})
+    assert budget.tokens <= 250
+    assert budget.shrunk > 1
+    assert sum(heard) == questionnaire.sheet(quiz(), METHODS).tokens
+
+
+def test_memory_too_small_for_a_single_question_is_said(folder):
+    with pytest.raises(InputError, match="task quiz: the memory of cpu is too small for .* tokens at once"):
+        score(Starved(opened(folder), 20), Questionnaire(Encoder(byte_tokenizer(), 512)), quiz(), METHODS, Budget(4096))
 
 
 def test_scores_do_not_depend_on_the_order_of_questions(folder):
     task = quiz()
     turned = TaskSet("quiz", "plain", task.questions[::-1])
     reference, scores = scored(folder, task), scored(folder, turned)
-    assert_same(scores, {c: reference[c].logprobs[::-1] for c in CONFIDENCE_METHODS})
+    assert_same(scores, {c: reference[c].logprobs[::-1] for c in METHODS})
 
 
 def test_a_context_that_is_too_long_loses_tokens_from_the_left_and_is_counted(tmp_path):
@@ -208,15 +306,6 @@ def test_letters_without_a_space_are_used_where_those_with_one_are_several_token
     encoder = Encoder(byte_tokenizer(words=()), 512)
     assert encoder.choice(quiz()).letters == "A"
     assert Encoder(byte_tokenizer(), 512).choice(quiz()).letters == " A"
-
-
-def test_batches_hold_every_row_once_within_the_budget():
-    rows = Encoder(byte_tokenizer(), 512).continuations(quiz()).rows
-    grouped = list(batches(rows, 300, 40))
-    assert sorted(i for batch in grouped for i in batch) == list(range(len(rows)))
-    for batch in ([rows[i] for i in indices] for indices in grouped):
-        assert len(batch) == 1 or max(len(r.tokens) for r in batch) * len(batch) <= 300
-        assert len(batch) == 1 or sum(len(r.candidates) for r in batch) <= 40
 
 
 def test_a_checkpoint_that_lacks_a_tensor_of_its_model_is_refused(folder, tmp_path):

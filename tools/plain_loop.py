@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+NO_LIMIT = 1 << 30  # of models whose positions are not learned or not bounded
+
 
 def choice_log_probabilities(model: Any, tokenizer: Any, context: str, continuation: str) -> list[float]:
     """Log-probability of each token of `continuation` after `context`, one by one.
@@ -18,7 +20,7 @@ def choice_log_probabilities(model: Any, tokenizer: Any, context: str, continuat
     joint = tokenizer(context + continuation)["input_ids"]
     if joint[: len(start)] != start:
         joint = start + tokenizer(continuation, add_special_tokens=False)["input_ids"]
-    limit = model.config.max_position_embeddings
+    limit = getattr(model.config, "max_position_embeddings", NO_LIMIT)
     step = limit if len(joint) - len(start) <= limit else limit // 2
     found: list[float] = []
     for begin in range(len(start), len(joint), step):
@@ -41,7 +43,7 @@ def letter_log_probabilities(model: Any, tokenizer: Any, prompt: str, letters: s
         joint = [tokenizer(prompt + space + letter)["input_ids"] for letter in letters]
         if all(len(ids) == len(start) + 1 for ids in joint):
             break
-    fed = start[-model.config.max_position_embeddings :]
+    fed = start[-getattr(model.config, "max_position_embeddings", NO_LIMIT) :]
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([fed])).logits[0, -1].float()
     log_probabilities = torch.log_softmax(logits, dim=-1)

@@ -6,21 +6,23 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from merge_calib.scores import Booleans, Floats, Integers, Predictions
+from merge_calib.scores import Booleans, Floats, Integers, Predictions, TopPredictions
+
+AnyPredictions = Predictions | TopPredictions
 
 
-def accuracy(p: Predictions) -> float:
+def accuracy(p: AnyPredictions) -> float:
     """Share of questions whose most probable option is the right one."""
     return float(p.hit.mean())
 
 
-def ece(p: Predictions, bins: int = 10) -> float:
+def ece(p: AnyPredictions, bins: int = 10) -> float:
     """Expected calibration error of the top option, (1/N) sum_b |sum_{i in b} (hit_i - conf_i)|.
 
     Bins ((m-1)/M, m/M] of equal width; a confidence of 0 falls into the first.
     Source: Guo et al. 2017, eq. 3; Zhu et al. 2023, section 2.
     """
-    return float(_absolute_gap(p.confidence, p.hit, bins) / len(p.answers))
+    return float(_absolute_gap(p.confidence, p.hit, bins) / len(p.hit))
 
 
 def sce(p: Predictions, bins: int = 10) -> float:
@@ -41,9 +43,9 @@ def sce_agreement(p: Predictions, bins: int = 10) -> float:
     return _classwise(p, bins, lambda k: (p.predicted == k) == (p.answers == k))
 
 
-def nll(p: Predictions) -> float:
+def nll(p: AnyPredictions) -> float:
     """Mean negative log-probability of the right option, in nats."""
-    return float(-p.log_probabilities[np.arange(len(p.answers)), p.answers].mean())
+    return float(-p.log_truth.mean())
 
 
 def brier(p: Predictions) -> float:
@@ -52,12 +54,23 @@ def brier(p: Predictions) -> float:
     return float(((p.probabilities - truth) ** 2).sum(1).mean())
 
 
-def mean_confidence(p: Predictions) -> float:
+def mean_confidence(p: AnyPredictions) -> float:
     """Mean probability of the predicted option."""
     return float(p.confidence.mean())
 
 
-def auroc(p: Predictions) -> float | None:
+def letter_bias(p: Predictions) -> float:
+    """Distance between how often each option is predicted and how often it is right, (1/2) sum_k |pred_k - gold_k|.
+
+    Total variation distance, between 0 and 1; 0.25 says that a quarter of the predictions would have to move to other
+    options for the two to agree. Source: the letter preference that Zheng et al. 2024 (arXiv 2309.03882) describe.
+    """
+    count = p.mask.shape[1]
+    predicted, right = (np.bincount(k, minlength=count) / len(k) for k in (p.predicted, p.answers))
+    return float(np.abs(predicted - right).sum() / 2)
+
+
+def auroc(p: AnyPredictions) -> float | None:
     """Probability that a right prediction is more confident than a wrong one, ties counted half.
 
     None where all predictions are right or all are wrong. Source: Mann & Whitney 1947.
@@ -79,7 +92,7 @@ class ReliabilityBins:
     accuracy: Floats
 
 
-def reliability_bins(p: Predictions, bins: int = 10) -> ReliabilityBins:
+def reliability_bins(p: AnyPredictions, bins: int = 10) -> ReliabilityBins:
     """Group the predicted options by confidence, with the bins of `ece`."""
     index = _bin_index(p.confidence, bins)
     counts = np.bincount(index, minlength=bins)

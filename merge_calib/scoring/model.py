@@ -1,49 +1,41 @@
 """A causal language model whose weights can be replaced in place and whose logits are read where they are scored."""
 
 import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from merge_calib.checkpoints.checkpoint import Checkpoint
 from merge_calib.errors import CheckpointError
+from merge_calib.scores import Floats, Integers
+from merge_calib.scoring.attention import NAME, PackedAttention, UnfitAttentionError, has_varlen
+from merge_calib.scoring.batches import (
+    PLANNERS,
+    Attention,
+    Batch,
+    Planner,
+    Reading,
+    padded_batches,
+    reading_starts,
+)
+from merge_calib.scoring.head import Finish, ScoredHead, find_finish
+from merge_calib.scoring.rows import Row
+from merge_calib.scoring.trial import LONGEST, agree, leaked, trial_rows
 
 _NO_LIMIT = 1 << 30  # tokenizers write a huge number where there is no limit
 
 
-class ScoredHead(nn.Module):
-    """The output embedding, applied in float32 to the scored positions only.
-
-    It stands in the model's own place, so that what the architecture does to logits afterwards (soft caps, scales)
-    still happens. Takes hidden states (B, T, H), gives logits (1, S, V) in float32 for the S chosen positions.
-    """
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-        self.positions = torch.zeros(0, dtype=torch.long)
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """The output embedding (V, H)."""
-        weight = self.head.weight
-        assert isinstance(weight, torch.Tensor)
-        return weight
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        chosen = hidden.reshape(-1, hidden.shape[-1])[self.positions].float()
-        bias = getattr(self.head, "bias", None)
-        logits = nn.functional.linear(chosen, self.weight.float(), None if bias is None else bias.float())
-        return logits.unsqueeze(0)
-
-
 class LanguageModel:
-    """The aligned model, loaded once; `targets` are the places that a Merger overwrites for each point.
+    """A causal model, loaded once; `targets` are the places that a Merger overwrites for each point.
 
+    `attention` says how it reads: `varlen` or `blocks` for packs of distinct tokens, `rows` for padded rows, where
+    the architecture cannot be told which token sees which. Packs are used only where a trial with random tokens gave
+    what padded rows give.
     Raises CheckpointError where the architecture is no causal language model, needs remote code that was not asked
     for, or holds weights under other names or in another layout than its checkpoint.
     """
@@ -55,36 +47,122 @@ class LanguageModel:
         self.dtype = dtype
         self._model = _load(checkpoint, dtype, trust_remote_code)
         places = _places(self._model, checkpoint)
-        self._model = self._model.to(device).eval()
-        for parameter in self._model.parameters():
-            parameter.requires_grad_(False)
-            parameter.data = parameter.data.clone()  # never a view of the file that it was read from
+        try:
+            self._model = self._model.to(device).eval()
+            for parameter in self._model.parameters():
+                parameter.requires_grad_(False)
+                parameter.data = parameter.data.clone()  # never a view of the file that it was read from
+        except torch.OutOfMemoryError as error:
+            raise CheckpointError(f"{checkpoint.folder} in {dtype} is too large for the memory of {device}") from error
         state: dict[str, torch.Tensor] = self._model.state_dict(keep_vars=True)
         self.targets = {name: state[place] for name, place in places.items()}
         self._head = ScoredHead(self._model.get_output_embeddings())
         self._model.set_output_embeddings(self._head)
+        self._finish = self._find_finish(checkpoint)
+        self._own_attention = str(self._model.config._attn_implementation)
+        self._packed: PackedAttention | None = None
+        self.attention: Attention = "rows"
+        self.attention = self._choose_attention()
 
     @property
     def vocabulary(self) -> int:
         """Number of logits V at a position."""
         return int(self._head.weight.shape[0])
 
-    def log_probabilities(
-        self, tokens: torch.Tensor, positions: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
-        """Full-vocabulary log-probabilities of the candidates.
-
-        tokens (B, T): right-padded ids; padding comes after everything that is scored, so causal models never see it
-        positions (S,): indices into the flattened (B * T) positions
-        candidates (S, K): ids; gives (S, K) in float32
-        """
-        self._head.positions = positions
+    def read(self, batch: Batch) -> Reading:
+        """The log-probabilities that `batch` asks for."""
+        self._head.places = self._there(batch.places)
         with torch.inference_mode():
-            logits = self._model(input_ids=tokens, use_cache=False).logits
-            assert logits.shape == (1, len(positions), self.vocabulary), logits.shape
-            logits = logits[0].float()
-            read: torch.Tensor = logits.gather(1, candidates) - logits.logsumexp(1, keepdim=True)
-            return read
+            self._pass(batch)
+            parts = self._head.read(self._there(batch.slots), self._there(batch.ids), self._finish)
+        logprobs, tops, top_ids = (part.cpu().numpy() for part in parts)
+        return Reading(logprobs.astype(np.float64), tops.astype(np.float64), top_ids)
+
+    @property
+    def plan(self) -> Planner:
+        """How batches are made that suit the attention of this model."""
+        return PLANNERS[self.attention]
+
+    def use_rows(self) -> None:
+        """Read padded rows with the architecture's own attention from now on."""
+        self._packed, self.attention = None, "rows"
+        self._model.set_attn_implementation(self._own_attention)
+
+    def _pass(self, batch: Batch) -> None:
+        tokens = self._there(batch.tokens)
+        if batch.pack is None:
+            self._model(input_ids=tokens, use_cache=False)
+            return
+        assert self._packed is not None
+        assert batch.depths is not None
+        with self._packed.over(batch.pack):
+            self._model(input_ids=tokens, position_ids=self._there(batch.depths), use_cache=False)
+
+    def _there(self, values: Integers) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.device)
+
+    def _find_finish(self, checkpoint: Checkpoint) -> Finish:
+        def answer(logits: torch.Tensor) -> torch.Tensor:
+            self._head.reply = logits.to(self.device)
+            with torch.inference_mode():
+                made: torch.Tensor = self._model(input_ids=self._there(np.zeros((1, 2), np.int64))).logits
+            self._head.reply = None
+            return made
+
+        finish = find_finish(answer, getattr(self._model.config.get_text_config(), "final_logit_softcapping", None))
+        if finish is None:
+            raise CheckpointError(
+                f"{checkpoint.folder}: {type(self._model).__name__} changes its logits after the head in a way that "
+                "is neither a scale nor a soft cap; it cannot be scored yet"
+            )
+        return finish
+
+    def _choose_attention(self) -> Attention:
+        """The fastest way of reading that this architecture takes; see `trial`."""
+        kinds: list[Attention] = ["blocks"]
+        if has_varlen(self.device, self.dtype):
+            kinds.insert(0, "varlen")
+        if (config_limit(self._model.config) or LONGEST) < LONGEST:
+            return "rows"
+        rows, groups = trial_rows(self.vocabulary)
+        count = int(reading_starts(rows)[-1])
+        plain, leaky = (self._readings(padded_batches(r, groups, 1 << 20), count) for r in (rows, leaked(rows)))
+        return next((kind for kind in kinds if self._packs_fit(kind, rows, groups, plain, leaky)), "rows")
+
+    def _readings(self, batches: Iterable[Batch], count: int) -> Floats:
+        found = np.full(count, np.nan)
+        for batch in batches:
+            found[batch.reads] = self.read(batch).logprobs
+        return found
+
+    def _windows_arrive(self, windows: Sequence[int | None]) -> bool:
+        """Whether every layer that looks at a window of tokens tells its attention how large that is."""
+        config = self._model.config.get_text_config()
+        kinds = getattr(config, "layer_types", None)
+        if kinds:
+            sliding = kinds.count("sliding_attention")
+            others = len(kinds) - sliding - kinds.count("full_attention")
+        else:
+            has_window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+            sliding, others = len(windows) if has_window else 0, 0
+        chunked = getattr(config, "attention_chunk_size", None) is not None
+        return bool(windows) and not others and not chunked and sum(w is not None for w in windows) >= sliding
+
+    def _packs_fit(
+        self, kind: Attention, rows: Sequence[Row], groups: Sequence[Sequence[int]], plain: Floats, leaky: Floats
+    ) -> bool:
+        """Try packs; where they do not give what padded rows give, leave the model as it was."""
+        self._packed = PackedAttention(self.device, varlen=kind == "varlen")
+        try:
+            self._model.set_attn_implementation(NAME)
+            found = self._readings(PLANNERS[kind](rows, groups, 1 << 20), len(plain))
+            exact = self.dtype == torch.float32
+            if self._windows_arrive(self._packed.windows) and agree(found, plain, leaky, is_exact=exact):
+                return True
+        except (UnfitAttentionError, RuntimeError, ValueError, TypeError, AssertionError):
+            pass  # whatever it was: padded rows need nothing of the architecture
+        self.use_rows()
+        return False
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
@@ -103,11 +181,17 @@ def resolved_config(folder: Path, *, trust_remote_code: bool = False) -> dict[st
 
 def longest_context(folder: Path, tokenizer: Any, *, trust_remote_code: bool = False) -> int:
     """The most tokens the model in `folder` takes: its config's limit, or else the tokenizer's."""
-    config = _load_config(folder, trust_remote_code).get_text_config()
+    limit = config_limit(_load_config(folder, trust_remote_code))
+    return limit if limit is not None else int(min(tokenizer.model_max_length, _NO_LIMIT))
+
+
+def config_limit(config: Any) -> int | None:
+    """The most tokens that a config allows, None where it does not say."""
+    text = config.get_text_config()
     for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-        if isinstance(getattr(config, key, None), int):
-            return int(getattr(config, key))
-    return int(min(tokenizer.model_max_length, _NO_LIMIT))
+        if isinstance(getattr(text, key, None), int):
+            return int(getattr(text, key))
+    return None
 
 
 def _load_config(folder: Path, trust_remote_code: bool) -> Any:

@@ -1,127 +1,127 @@
 """The one loop that runs the model."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-import torch
 
-from merge_calib.errors import CheckpointError
+from merge_calib.errors import InputError
 from merge_calib.progress import Advance, ignored
-from merge_calib.questions import TaskSet
-from merge_calib.scores import ChoiceScores, Floats
+from merge_calib.questions import PassageSet, Task, TaskSet
+from merge_calib.scores import ChoiceScores, Floats, Integers, NextTokenScores, Scores
+from merge_calib.scoring.batches import Batch, Reading, reading_starts
+from merge_calib.scoring.budget import Budget, is_out_of_memory
 from merge_calib.scoring.model import LanguageModel
-from merge_calib.scoring.rows import EncodedTask, Encoder, Row, batches
-
-ConfidenceMethod = Literal["choice", "continuation-sum", "continuation-min"]
-CONFIDENCE_METHODS: tuple[ConfidenceMethod, ...] = ("choice", "continuation-sum", "continuation-min")
-_REDUCTIONS: dict[ConfidenceMethod, Callable[[Floats], Any]] = {"continuation-sum": np.sum, "continuation-min": np.min}
-_LOGIT_BYTES = 1 << 29  # float32 logits that one batch may hold
-
-
-@dataclass
-class Questionnaire:
-    """All tasks encoded once, to be put to every point."""
-
-    encoder: Encoder
-    tasks: Sequence[TaskSet]
-    _encoded: dict[tuple[str, bool], EncodedTask] = field(default_factory=dict)
-
-    def rows(self, task: TaskSet, confidence: ConfidenceMethod) -> EncodedTask:
-        """The rows of `task` for `confidence`; both continuation methods share theirs."""
-        by_letter = confidence == "choice"
-        if (task.name, by_letter) not in self._encoded:
-            encode = self.encoder.choice if by_letter else self.encoder.continuations
-            self._encoded[task.name, by_letter] = encode(task)
-        return self._encoded[task.name, by_letter]
-
-    def tokens(self, task: TaskSet, confidences: Sequence[ConfidenceMethod]) -> int:
-        """How many tokens the model reads to answer `task` by all of `confidences`."""
-        ways = {confidence == "choice": confidence for confidence in confidences}
-        return sum(len(row.tokens) for way in ways.values() for row in self.rows(task, way).rows)
-
-
-def require_same_ids(aligned: Questionnaire, base: Questionnaire, task: TaskSet, confidence: ConfidenceMethod) -> None:
-    """Raise CheckpointError where the parents' tokenizers disagree on any id that `task` uses."""
-    pairs = zip(aligned.rows(task, confidence).rows, base.rows(task, confidence).rows, strict=True)
-    for ours, theirs in pairs:
-        if not (np.array_equal(ours.tokens, theirs.tokens) and np.array_equal(ours.candidates, theirs.candidates)):
-            id = task.questions[ours.question].id
-            raise CheckpointError(
-                f"the parents' tokenizers disagree: task {task.name}, question {id!r} is "
-                f"{_short(theirs)} for the base and {_short(ours)} for the aligned model"
-            )
+from merge_calib.scoring.questionnaire import ConfidenceMethod, Questionnaire, Sheet, way_of
+from merge_calib.scoring.rows import Row
 
 
 def score(
     model: LanguageModel,
     questionnaire: Questionnaire,
-    task: TaskSet,
+    task: Task,
     confidences: Sequence[ConfidenceMethod],
-    max_tokens: int,
+    budget: Budget,
     progress: Advance = ignored,
-) -> dict[ConfidenceMethod, ChoiceScores]:
-    """Ask `model` the whole of `task`, once by letters and once by continuations where `confidences` needs them."""
-    scores: dict[ConfidenceMethod, ChoiceScores] = {}
-    if "choice" in confidences:
-        rows = questionnaire.rows(task, "choice").rows
-        scores["choice"] = _collect_letters(task, rows, _read(model, rows, max_tokens, progress))
-    wanted = [c for c in confidences if c in _REDUCTIONS]
-    if wanted:
-        rows = questionnaire.rows(task, wanted[0]).rows
-        read = _read(model, rows, max_tokens, progress)
-        for confidence in wanted:
-            scores[confidence] = _collect_tokens(task, rows, read, _REDUCTIONS[confidence])
+) -> dict[ConfidenceMethod, Scores]:
+    """Ask `model` the whole of `task`, in one go for all of `confidences`; `progress` hears the tokens of rows done.
+
+    Raises ScoringError naming a question whose score is not finite.
+    """
+    sheet = questionnaire.sheet(task, confidences)
+    reading = _read(model, task.name, sheet, budget, progress)
+    starts = reading_starts(sheet.rows)
+    scores: dict[ConfidenceMethod, Scores] = {}
+    for confidence in confidences:
+        part = sheet.ways[way_of(confidence)]
+        rows, begins = sheet.rows[part], starts[part]
+        if isinstance(task, PassageSet):
+            scores[confidence] = _next_tokens(task, rows, begins, reading)
+        elif confidence == "choice":
+            scores[confidence] = _letters(task, rows, begins, reading.logprobs)
+        else:
+            scores[confidence] = _continuations(task, rows, begins, reading.logprobs, confidence)
     return scores
 
 
-def _read(model: LanguageModel, rows: Sequence[Row], max_tokens: int, progress: Advance) -> list[Floats]:
-    """The (P, K) log-probabilities of each row, in the order of the rows."""
-    read: dict[int, Floats] = {}
-    for batch in batches(rows, max_tokens, max(1, _LOGIT_BYTES // (4 * model.vocabulary))):
-        tokens, positions, candidates = _tensors([rows[i] for i in batch], model.device)
-        values = model.log_probabilities(tokens, positions, candidates).cpu().double().numpy()
-        ends = np.cumsum([len(rows[i].candidates) for i in batch])[:-1]
-        read |= dict(zip(batch, np.split(values, ends), strict=True))
-        progress(sum(len(rows[i].tokens) for i in batch))
-    return [read[i] for i in range(len(rows))]
+def _read(model: LanguageModel, task: str, sheet: Sheet, budget: Budget, progress: Advance) -> Reading:
+    """Everything that the rows ask for, whatever the memory allows at once."""
+    count = int(reading_starts(sheet.rows)[-1])
+    found = Reading(np.full(count, np.nan), np.full(count, np.nan), np.zeros(count, dtype=np.int64))
+    batches: Iterable[Batch] = sheet.planned(model.plan, budget.tokens)
+    while (stopped := _read_all(model, batches, found, progress)) is not None:
+        if not budget.shrink(stopped):
+            raise InputError(
+                f"task {task}: the memory of {model.device} is too small for {stopped.size} tokens at once, which "
+                "belong to one question; use another --device or a smaller --dtype. What was measured is kept"
+            )
+        batches = model.plan(sheet.rows, _unread(sheet, found), budget.tokens)
+    return found
 
 
-def _tensors(batch: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Right-padded ids (B, T), flat scored positions (S,) and candidates (S, K) padded by repeating the first."""
-    width = max(len(row.tokens) for row in batch)
-    most = max(row.candidates.shape[1] for row in batch)
-    tokens = np.zeros((len(batch), width), dtype=np.int64)
-    positions, candidates = [], []
-    for b, row in enumerate(batch):
-        tokens[b, : len(row.tokens)] = row.tokens
-        positions.append(b * width + row.first + np.arange(len(row.candidates)))
-        candidates.append(np.pad(row.candidates, ((0, 0), (0, most - row.candidates.shape[1])), mode="edge"))
-    arrays: tuple[Any, ...] = (tokens, np.concatenate(positions), np.concatenate(candidates))
-    return tuple(torch.from_numpy(array).to(device) for array in arrays)  # type: ignore[return-value]
+def _read_all(model: LanguageModel, batches: Iterable[Batch], found: Reading, progress: Advance) -> Batch | None:
+    """Read batch after batch into `found`; gives the batch that memory was too small for, if there is one."""
+    for batch in batches:
+        try:
+            part = model.read(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return batch
+        found.logprobs[batch.reads] = part.logprobs
+        found.top_logprobs[batch.reads] = part.top_logprobs
+        found.top_ids[batch.reads] = part.top_ids
+        progress(batch.tokens_of_rows)
+    return None
 
 
-def _collect_letters(task: TaskSet, rows: Sequence[Row], read: Sequence[Floats]) -> ChoiceScores:
+def _unread(sheet: Sheet, found: Reading) -> list[list[int]]:
+    """What is left of the groups: rows of which something is not read yet (nothing reads as NaN but a broken model)."""
+    open_rows = np.add.reduceat(np.isnan(found.logprobs), reading_starts(sheet.rows)[:-1]) > 0
+    left = [[i for i in group if open_rows[i]] for group in sheet.groups]
+    return [group for group in left if group]
+
+
+def _letters(task: TaskSet, rows: Sequence[Row], begins: Integers, logprobs: Floats) -> ChoiceScores:
     """Each row's only position holds the scores of all choices of its question."""
     scores = _empty(task)
-    for row, values in zip(rows, read, strict=True):
+    for row, begin in zip(rows, begins, strict=True):
         count = row.candidates.shape[1]
-        scores[row.question, :count] = values[0, :count]
+        scores[row.question, :count] = logprobs[begin : begin + count]
     return _finished(task, scores)
 
 
-def _collect_tokens(
-    task: TaskSet, rows: Sequence[Row], read: Sequence[Floats], reduce: Callable[[Floats], Any]
+def _continuations(
+    task: TaskSet, rows: Sequence[Row], begins: Integers, logprobs: Floats, confidence: ConfidenceMethod
 ) -> ChoiceScores:
     """The tokens of each choice, over all of its rows, reduced to one score."""
     tokens: dict[tuple[int, int], list[Floats]] = {}
-    for row, values in zip(rows, read, strict=True):
-        tokens.setdefault((row.question, row.choice), []).append(values[:, 0])
+    for row, begin in zip(rows, begins, strict=True):
+        tokens.setdefault((row.question, row.choice), []).append(logprobs[begin : begin + len(row.candidates)])
     scores = _empty(task)
-    for place, parts in tokens.items():
-        scores[place] = reduce(np.concatenate(parts))
+    for (question, choice), parts in tokens.items():
+        text = task.questions[question].choices[choice]
+        scores[question, choice] = _reduced(np.concatenate(parts), text, confidence)
     return _finished(task, scores)
+
+
+def _reduced(tokens: Floats, text: str, confidence: ConfidenceMethod) -> float:
+    """The score of a choice from the log-probabilities of its tokens; `norm` is lm-eval's acc_norm, by characters."""
+    if confidence == "continuation-min":
+        return float(tokens.min())
+    total = float(tokens.sum())
+    if confidence == "continuation-mean":
+        return total / len(tokens)
+    return total / len(text) if confidence == "continuation-norm" else total
+
+
+def _next_tokens(task: PassageSet, rows: Sequence[Row], begins: Integers, reading: Reading) -> NextTokenScores:
+    return NextTokenScores(
+        tuple(passage.id for passage in task.passages),
+        np.array([row.candidates[0, 0] for row in rows]),
+        reading.top_ids[begins],
+        reading.logprobs[begins],
+        reading.top_logprobs[begins],
+    )
 
 
 def _empty(task: TaskSet) -> Floats:
@@ -133,8 +133,3 @@ def _finished(task: TaskSet, logprobs: Floats) -> ChoiceScores:
     mask = np.arange(logprobs.shape[1]) < counts[:, None]
     answers = np.array([q.answer for q in task.questions])
     return ChoiceScores(tuple(q.id for q in task.questions), answers, logprobs, mask)
-
-
-def _short(row: Row) -> str:
-    ids = [int(id) for id in row.tokens]
-    return f"{len(ids)} tokens {ids[:6]}..."

@@ -1,0 +1,107 @@
+"""The output embedding at scored positions: log-probabilities in float32 without a (positions, vocabulary) tensor."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+CHUNK_ON_CPU, CHUNK = 2048, 16384  # columns of the vocabulary at once; measured, see tools/results/
+ROWS = 4096  # scored positions at once
+_MIXED = hasattr(torch.ops.aten.mm, "dtype")  # torch 2.8 and later: half-precision factors, float32 sums, on CUDA
+
+Finish = Callable[[torch.Tensor], torch.Tensor]
+
+
+class ScoredHead(nn.Module):
+    """Stands in the place of a model's output embedding and keeps what arrives at the scored positions.
+
+    Takes hidden states (B, T, H) and gives `reply` instead of logits, so that no logits of whole rows ever exist.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+        self.places = torch.zeros(0, dtype=torch.long)
+        self.hidden = torch.zeros(0)
+        self.reply: torch.Tensor | None = None
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The output embedding (V, H)."""
+        weight = self.head.weight
+        assert isinstance(weight, torch.Tensor)
+        return weight
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        self.hidden = hidden.reshape(-1, hidden.shape[-1])[self.places]
+        return hidden.new_zeros(1, 1, 1, dtype=torch.float32) if self.reply is None else self.reply
+
+    def read(
+        self, slots: torch.Tensor, ids: torch.Tensor, finish: Finish
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-probability of ids[r] at the kept position slots[r], and of the most probable token there with its id.
+
+        slots (R,), ids (R,): on the device of the weights; `finish` is what the architecture does to logits
+        Gives three tensors (R,). The sum over the vocabulary is taken in chunks, with a running maximum.
+        """
+        logprobs = self.hidden.new_empty(len(ids), dtype=torch.float32)
+        tops = self.hidden.new_empty(len(self.hidden), dtype=torch.float32)
+        top_ids = torch.zeros(len(self.hidden), dtype=torch.long, device=self.hidden.device)
+        for first in range(0, len(self.hidden), ROWS):
+            rows = slice(first, first + ROWS)
+            asked = (slots >= first) & (slots < first + ROWS)
+            said, tops[rows], top_ids[rows] = self._read_rows(rows, slots[asked] - first, ids[asked], finish)
+            logprobs[asked] = said
+        return logprobs, tops[slots], top_ids[slots]
+
+    def _read_rows(
+        self, rows: slice, slots: torch.Tensor, ids: torch.Tensor, finish: Finish
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        hidden = self.hidden[rows]
+        top = hidden.new_full((len(hidden),), torch.finfo(torch.float32).min, dtype=torch.float32)
+        top_id = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+        total = torch.zeros_like(top)  # of exp(logit - top) so far
+        said = torch.zeros(len(ids), dtype=torch.float32, device=hidden.device)
+        for begin, logits in self._chunks(hidden):
+            logits = finish(logits)
+            here = (ids >= begin) & (ids < begin + logits.shape[1])
+            said = torch.where(here, logits[slots, (ids - begin).clamp(0, logits.shape[1] - 1)], said)
+            most, which = logits.max(1)
+            top_id = torch.where(most > top, which + begin, top_id)
+            before, top = top, torch.maximum(top, most)
+            total = total * (before - top).exp() + logits.sub_(top[:, None]).exp_().sum(1)
+        return said - (top + total.log())[slots], -total.log(), top_id
+
+    def _chunks(self, hidden: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """Float32 logits of some columns after the other; products of half-precision numbers are exact in it."""
+        bias = getattr(self.head, "bias", None)
+        chunk = CHUNK_ON_CPU if hidden.device.type == "cpu" else CHUNK
+        for begin in range(0, len(self.weight), chunk):
+            weight = self.weight[begin : begin + chunk]
+            if hidden.is_cuda and hidden.dtype == weight.dtype != torch.float32 and _MIXED:
+                logits = torch.mm(hidden, weight.T, out_dtype=torch.float32)
+            else:
+                logits = nn.functional.linear(hidden.float(), weight.float())
+            yield begin, logits if bias is None else logits.add_(bias[begin : begin + chunk].float())
+
+
+def find_finish(answer: Callable[[torch.Tensor], torch.Tensor], softcap: float | None) -> Finish | None:
+    """What an architecture does to its logits after the head: nothing, a scale or a soft cap; None for anything else.
+
+    `answer` gives what the model makes of the logits (1, 1, R) that its head replies.
+    """
+    ramp = torch.linspace(-60.0, 60.0, 64)
+    made = answer(ramp.reshape(1, 1, -1)).reshape(-1).float().cpu()
+    if made.shape != ramp.shape:
+        return None
+    if torch.equal(made, ramp):
+        return _unchanged
+    scale = float(made[-1] / ramp[-1])
+    candidates: list[Finish] = [lambda logits: logits * scale]
+    if softcap:
+        candidates.append(lambda logits: (logits / softcap).tanh_().mul_(softcap))
+    return next((finish for finish in candidates if torch.allclose(finish(ramp), made, rtol=1e-6, atol=1e-6)), None)
+
+
+def _unchanged(logits: torch.Tensor) -> torch.Tensor:
+    return logits

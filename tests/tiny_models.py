@@ -1,0 +1,52 @@
+"""Random models of many architectures, small enough for a test and large enough in weight to show differences."""
+
+import torch
+import transformers as hf
+
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 263,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 1,
+}
+GROUPED = SMALL | {"num_key_value_heads": 2}
+_GEMMA3_LAYERS = ["sliding_attention", "full_attention"]
+_GEMMA2 = {"head_dim": 8, "sliding_window": 8, "final_logit_softcapping": 3.0, "attn_logit_softcapping": 5.0}
+
+_MODELS = {
+    "llama": (hf.LlamaForCausalLM, hf.LlamaConfig, GROUPED),
+    "mistral": (hf.MistralForCausalLM, hf.MistralConfig, GROUPED | {"sliding_window": 8}),
+    "qwen2": (hf.Qwen2ForCausalLM, hf.Qwen2Config, GROUPED),
+    "gemma2": (hf.Gemma2ForCausalLM, hf.Gemma2Config, GROUPED | _GEMMA2),
+    "gemma3": (
+        hf.Gemma3ForCausalLM,
+        hf.Gemma3TextConfig,
+        GROUPED | {"head_dim": 8, "sliding_window": 8, "layer_types": _GEMMA3_LAYERS},
+    ),
+    "gpt_neox": (hf.GPTNeoXForCausalLM, hf.GPTNeoXConfig, SMALL | {"max_position_embeddings": 512}),
+    "olmo2": (hf.Olmo2ForCausalLM, hf.Olmo2Config, GROUPED),
+    "opt": (
+        hf.OPTForCausalLM,
+        hf.OPTConfig,
+        SMALL | {"ffn_dim": 48, "word_embed_proj_dim": 32, "max_position_embeddings": 512},
+    ),
+    "granite": (hf.GraniteForCausalLM, hf.GraniteConfig, GROUPED | {"logits_scaling": 3.0}),
+    "bloom": (hf.BloomForCausalLM, hf.BloomConfig, {"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 263}),
+    "mamba": (hf.MambaForCausalLM, hf.MambaConfig, {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 263}),
+}
+ARCHITECTURES = tuple(_MODELS)
+
+
+def tiny_model(name: str, **settings) -> torch.nn.Module:
+    """A model of that architecture with two layers and random weights, the same at each call."""
+    torch.manual_seed(0)
+    model, config, values = _MODELS[name]
+    made = model(config(**(values | settings))).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.15)
+    return made
