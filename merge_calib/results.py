@@ -1,6 +1,12 @@
-"""What a run found: measurements, frontier and selected point, derived from the stored scores."""
+"""What a run found: measurements, frontier and selected point, derived from the stored scores.
 
-from collections.abc import Sequence
+results.csv has one row for each point x task x confidence method x split. Every run has the columns `point`, `task`,
+`confidence`, `split` and the measures; what stands between `point` and `task` says which point it is: `method, lambda`
+in a sweep, `model, label, position` (empty where only the order counts) in an evaluation. The task `mean` is the
+average over the tasks that a confidence method applies to.
+"""
+
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -9,18 +15,18 @@ from merge_calib.calibration.measurement import COLUMNS, Measurement, macro_aver
 from merge_calib.files import csv_text, write_json, write_text
 from merge_calib.frontier import Candidate, Selection, non_dominated, select
 from merge_calib.merging.point import MergePoint
+from merge_calib.points import Point, axis_points, place_cells, place_columns
 from merge_calib.run_directory import RunDirectory
-from merge_calib.scoring.scorer import CONFIDENCE_METHODS
+from merge_calib.scoring.questionnaire import CONFIDENCE_METHODS, NEXT_TOKEN
 
 MEAN = "mean"
-RESULT_COLUMNS = ("point", "method", "lambda", "task", "confidence", "split", *COLUMNS)
 
 
 @dataclass(frozen=True)
 class Result:
     """One row of results.csv."""
 
-    point: MergePoint
+    point: Point
     task: str
     confidence: str
     measurement: Measurement
@@ -39,43 +45,72 @@ class Results:
         rows = [row for point in run.points() for row in _measured(run, point)]
         return cls(run, tuple(rows))
 
+    @property
+    def is_sweep(self) -> bool:
+        """Whether the points lie between two parents; else they are models along an axis."""
+        return self.run.kind == "sweep"
+
     @cached_property
     def tasks(self) -> tuple[str, ...]:
         return tuple(self.run.plan["tasks"])
 
+    def tasks_of(self, confidence: str) -> tuple[str, ...]:
+        """The tasks that `confidence` applies to."""
+        return _tasks_of(self.run.plan, confidence)
+
     @cached_property
     def confidences(self) -> tuple[str, ...]:
-        """The confidence methods asked for; the first one selects the point."""
-        return tuple(self.run.plan["confidence"])
+        """The confidence methods that apply to a task, in the order asked for; the first one selects the point."""
+        return _confidences(self.run.plan)
 
-    def get(self, point: MergePoint, task: str, confidence: str) -> Measurement | None:
+    @cached_property
+    def choice_methods(self) -> tuple[str, ...]:
+        """The confidence methods of multiple choice, which alone know SCE and so a frontier."""
+        return tuple(c for c in self.confidences if c != NEXT_TOKEN)
+
+    @cached_property
+    def points(self) -> tuple[Point, ...]:
+        """All points of which something was measured, in order."""
+        return tuple(dict.fromkeys(row.point for row in self.rows))
+
+    def get(self, point: Point, task: str, confidence: str) -> Measurement | None:
         """The measurement of one point, `task` may be `mean`; None where it was not measured."""
         return self._by_key.get((point, task, confidence))
 
     def line(self, task: str, confidence: str) -> list[Result]:
-        """All points measured on `task` by `confidence`, in ascending order of lambda."""
+        """All points measured on `task` by `confidence`, in ascending order of lambda or in that of the axis."""
         return [row for row in self.rows if row.task == task and row.confidence == confidence]
 
     def candidates(self, confidence: str) -> list[Candidate]:
-        """Every point that has all tasks, by mean accuracy and mean SCE."""
+        """Every merge that has all multiple-choice tasks, by mean accuracy and mean SCE."""
         return [
             Candidate(r.point.name, r.point.lam, r.measurement.accuracy, r.measurement.sce)
             for r in self.line(MEAN, confidence)
+            if isinstance(r.point, MergePoint) and r.measurement.sce is not None
         ]
 
     @cached_property
     def unmeasured(self) -> int:
-        """How many lambdas of the last grid have no record: above 0 where the run was cut off."""
-        if self.run.plan["search"] != "grid":
-            return 0
-        planned = {MergePoint(self.run.plan["method"], lam) for lam in (0, 1, *self.run.plan["lambdas"])}
+        """How many points of the last plan have no record: above 0 where the run was cut off."""
+        plan = self.run.plan
+        planned: set[Point] = set()
+        if not self.is_sweep:
+            planned.update(axis_points(plan["models"]))
+        elif plan["search"] == "grid":
+            planned.update(MergePoint(plan["method"], lam) for lam in (0, 1, *plan["lambdas"]))
         return len(planned - set(self.run.points()))
+
+    @cached_property
+    def failed(self) -> dict[str, str]:
+        """Why each point that could not be measured failed, by its name."""
+        reasons = {point.name: self.run.failure(point) for point in self.run.points()}
+        return {name: reason for name, reason in reasons.items() if reason is not None}
 
     @cached_property
     def incomplete(self) -> tuple[str, ...]:
         """Points that lack a task by the first confidence method: neither on the frontier nor to be selected."""
-        complete = {c.name for c in self.candidates(self.confidences[0])}
-        return tuple(sorted({row.point.name for row in self.rows} - complete))
+        complete = {row.point for row in self.line(MEAN, self.confidences[0])}
+        return tuple(sorted(point.name for point in self.points if point not in complete))
 
     @cached_property
     def can_select(self) -> bool:
@@ -88,17 +123,18 @@ class Results:
         return select(self.candidates(self.confidences[0]), self.run.plan["accuracy_margin"])
 
     def point(self, name: str) -> MergePoint:
-        """The point called `name`."""
-        return next(row.point for row in self.rows if row.point.name == name)
+        """The merge called `name`."""
+        return next(p for p in self.points if isinstance(p, MergePoint) and p.name == name)
 
     @cached_property
-    def _by_key(self) -> dict[tuple[MergePoint, str, str], Measurement]:
+    def _by_key(self) -> dict[tuple[Point, str, str], Measurement]:
         return {(row.point, row.task, row.confidence): row.measurement for row in self.rows}
 
     def write(self) -> None:
-        """Write results.csv and frontier.json."""
-        write_text(self.run.path / "results.csv", results_csv(self.rows))
-        write_json(self.run.path / "frontier.json", self._frontier())
+        """Write results.csv and, for a sweep, frontier.json."""
+        write_text(self.run.path / "results.csv", results_csv(self))
+        if self.is_sweep:
+            write_json(self.run.path / "frontier.json", self._frontier())
 
     def _frontier(self) -> dict[str, Any]:
         return {
@@ -108,10 +144,11 @@ class Results:
             "split": "all",
             "selected_by": self.confidences[0],
             "selected": asdict(self.selection) if self.can_select else None,
-            "frontier": {confidence: self._front(confidence) for confidence in self.confidences},
-            "points": {confidence: self._points(confidence) for confidence in self.confidences},
+            "frontier": {confidence: self._front(confidence) for confidence in self.choice_methods},
+            "points": {confidence: self._points(confidence) for confidence in self.choice_methods},
             "incomplete": list(self.incomplete),
             "unmeasured": self.unmeasured,
+            "failed": [{"point": name, "reason": reason} for name, reason in self.failed.items()],
         }
 
     def _front(self, confidence: str) -> list[str]:
@@ -125,24 +162,42 @@ class Results:
         ]
 
 
-def results_csv(rows: Sequence[Result]) -> str:
+def results_csv(results: Results) -> str:
     """The text of results.csv; numbers are written so that they read back exactly."""
-    return csv_text(RESULT_COLUMNS, ([*_place(row), *(getattr(row.measurement, c) for c in COLUMNS)] for row in rows))
+    header = (*place_columns(results.is_sweep), "task", "confidence", "split", *COLUMNS)
+    rows = (
+        [*place_cells(row.point), row.task, row.confidence, "all", *(getattr(row.measurement, c) for c in COLUMNS)]
+        for row in results.rows
+    )
+    return csv_text(header, rows)
 
 
-def _place(row: Result) -> tuple[object, ...]:
-    return row.point.name, row.point.method, row.point.lam, row.task, row.confidence, "all"
+def _confidences(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    asked = [*(c for c in plan["confidence"] if c != NEXT_TOKEN), NEXT_TOKEN]
+    return tuple(c for c in asked if _tasks_of(plan, c))
 
 
-def _measured(run: RunDirectory, point: MergePoint) -> list[Result]:
+def _tasks_of(plan: Mapping[str, Any], confidence: str) -> tuple[str, ...]:
+    return tuple(name for name, task in plan["tasks"].items() if _applies(confidence, task))
+
+
+def _applies(confidence: str, task: Mapping[str, Any]) -> bool:
+    """Whether the method is one of the task's; imported tasks say which they have, others have all of their kind."""
+    if "methods" in task:
+        return confidence in task["methods"]
+    return bool((confidence == NEXT_TOKEN) == (task.get("kind") == "next-token"))
+
+
+def _measured(run: RunDirectory, point: Point) -> list[Result]:
     rows = []
-    for confidence in (c for c in CONFIDENCE_METHODS if c in run.plan["confidence"]):
+    for confidence in (c for c in CONFIDENCE_METHODS if c in _confidences(run.plan)):
         measurements = []
-        for task in run.plan["tasks"]:
+        tasks = _tasks_of(run.plan, confidence)
+        for task in tasks:
             scores = run.scores(point, task, confidence)
             if scores is not None:
-                measurements.append(measure(scores.predictions, run.plan["bins"]))
+                measurements.append(measure(scores, confidence, run.plan["bins"]))
                 rows.append(Result(point, task, confidence, measurements[-1]))
-        if len(measurements) == len(run.plan["tasks"]):
+        if len(measurements) == len(tasks):
             rows.append(Result(point, MEAN, confidence, macro_average(measurements)))
     return rows

@@ -10,15 +10,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+from merge_calib.agreement import contradictions, united
 from merge_calib.errors import OutputError, RunDirectoryError
 from merge_calib.files import remove_partial, write_json
 from merge_calib.merging.point import MergePoint
-from merge_calib.scores import ChoiceScores
+from merge_calib.points import AxisPoint, Point, axis_points
+from merge_calib.scores import Scores, load_scores
 
 FORMAT = 1
 _REQUIRED = {
-    *("identity", "base", "aligned", "tasks", "confidence", "bins", "accuracy_margin"),
-    *("method", "search", "lambdas", "seed", "device"),
+    "sweep": {
+        *("identity", "base", "aligned", "tasks", "confidence", "bins", "accuracy_margin"),
+        *("method", "search", "lambdas", "seed", "device"),
+    },
+    "evaluation": {"identity", "models", "axis", "tasks", "confidence", "bins"},
 }
 _CHOOSE = "Choose another --out, or the options that the run was made with."
 
@@ -36,20 +41,26 @@ class RunDirectory:
     def open(cls, path: Path) -> "RunDirectory":
         """Open an existing run."""
         run = cls(path)
-        if run.plan.get("format") == FORMAT:
-            missing = sorted(_REQUIRED - run.plan.keys())
-            if missing or not run.plan["tasks"] or not run.plan["confidence"]:
-                raise _damaged(path / "run.json", f"it lacks {', '.join(missing) or 'tasks or confidence'}")
-        else:
+        if run.plan.get("format") != FORMAT:
             raise RunDirectoryError(
                 f"{path / 'run.json'} has format {run.plan.get('format')!r}; this version reads format {FORMAT}"
             )
+        if run.kind not in _REQUIRED:
+            raise _damaged(path / "run.json", f"its kind is {run.kind!r}")
+        missing = sorted(_REQUIRED[run.kind] - run.plan.keys())
+        if missing or not run.plan["tasks"] or not run.plan["confidence"]:
+            raise _damaged(path / "run.json", f"it lacks {', '.join(missing) or 'tasks or confidence'}")
         return run
 
     @cached_property
     def plan(self) -> dict[str, Any]:
         """The content of run.json."""
         return _read_object(self.path / "run.json")
+
+    @property
+    def kind(self) -> str:
+        """`sweep`, between two parents, or `evaluation`, of models along an axis."""
+        return str(self.plan.get("kind", "sweep"))
 
     @property
     def exists(self) -> bool:
@@ -62,37 +73,16 @@ class RunDirectory:
             if self.path.exists() and any(path.name != ".lock" for path in self.path.iterdir()):
                 raise RunDirectoryError(f"--out {self.path} is not empty and holds no run (no run.json)")
             return
-        theirs = RunDirectory.open(self.path).plan
-        differences = [
-            f"  - {key}: the run has other weights ({theirs[key]}) than asked for ({plan[key]})"
-            if key in ("base", "aligned")
-            else f"  - {key}: the run has {theirs['identity'].get(key)}, asked is {value}"
-            for key, value in plan["identity"].items()
-            if theirs["identity"].get(key) != value
-        ]
-        for task, asked in plan["tasks"].items():
-            held = theirs["tasks"].get(task)
-            if held and held["sha256"] != asked["sha256"]:
-                limit = f", --limit {plan['limit']}" if plan["limit"] else ""
-                differences.append(
-                    f"  - task {task}: the run has other questions ({held['n']}) than asked for ({asked['n']}{limit})"
-                )
-            elif held and any(held.get("rows", {}).get(c, rows) != rows for c, rows in asked["rows"].items()):
-                differences.append(f"  - task {task}: its questions are other tokens now (another tokenizer?)")
+        differences = contradictions(RunDirectory.open(self.path).plan, plan)
         if differences:
+            listed = [f"  - {difference}" for difference in differences]
             raise RunDirectoryError(
-                "\n".join([f"{self.path} holds another run, nothing was changed:", *differences, _CHOOSE])
+                "\n".join([f"{self.path} holds another run, nothing was changed:", *listed, _CHOOSE])
             )
 
     def extend(self, plan: Mapping[str, Any]) -> None:
-        """Write run.json: `plan`, with the tasks and confidence methods that the run had before after its own."""
-        merged = dict(plan)
-        if self.exists:
-            before = self.plan
-            united = {name: _united(before["tasks"].get(name), task) for name, task in plan["tasks"].items()}
-            merged["tasks"] = {**before["tasks"], **united}
-            merged["confidence"] = list(dict.fromkeys([*plan["confidence"], *before["confidence"]]))
-        write_json(self.path / "run.json", merged)
+        """Write run.json: `plan`, with what the run had before after its own."""
+        write_json(self.path / "run.json", united(self.plan, plan) if self.exists else dict(plan))
         self.__dict__.pop("plan", None)  # what was read before is no longer what the file says
 
     @contextmanager
@@ -116,37 +106,53 @@ class RunDirectory:
         except OSError as error:
             raise OutputError(f"cannot write into {self.path}: {error.strerror}") from error
 
-    def has(self, point: MergePoint, task: str, confidence: str) -> bool:
+    def has(self, point: Point, task: str, confidence: str) -> bool:
         """Whether the record of `point` says that this was measured."""
         return confidence in self._record(point).get("scores", {}).get(task, {})
 
-    def save(self, point: MergePoint, task: str, confidence: str, scores: ChoiceScores) -> None:
+    def save(self, point: Point, task: str, confidence: str, scores: Scores) -> None:
         """Write the scores of one measurement; `record` makes them count."""
         scores.save(self._scores_file(point.name, task, confidence))
 
-    def kept(self, point: MergePoint, task: str, confidence: str, ids: Sequence[str]) -> bool:
+    def kept(self, point: Point, task: str, confidence: str, ids: Sequence[str]) -> bool:
         """Whether a run that was cut off left these scores whole, for these questions."""
         path = self._scores_file(point.name, task, confidence)
         try:
-            return path.exists() and ChoiceScores.load(path).ids == tuple(ids)
+            return path.exists() and load_scores(path).ids == tuple(ids)
         except RunDirectoryError:
             return False  # no record vouches for it, so it is measured again
 
-    def record(self, point: MergePoint, measured: Mapping[str, Sequence[str]], facts: Mapping[str, Any]) -> None:
-        """Write, in one step, that the confidence methods of each task in `measured` are in scores/."""
-        before = self._record(point)
-        scores: dict[str, dict[str, Any]] = dict(before.get("scores", {}))
-        for task, confidences in measured.items():
+    def record(self, point: Point, measured: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]]) -> None:
+        """Write, in one step, that the confidence methods of each task in `measured` are in scores/, with its facts."""
+        scores: dict[str, dict[str, Any]] = dict(self._record(point)["scores"])
+        for task, (confidences, facts) in measured.items():
             scores[task] = dict(scores.get(task, {}))
             for confidence in confidences:
                 path = self._scores_file(point.name, task, confidence)
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
                 scores[task][confidence] = {"file": path.relative_to(self.path).as_posix(), "sha256": digest, **facts}
-        content = {"format": FORMAT, "point": point.name, "method": point.method, "lambda": point.lam, "scores": scores}
-        write_json(self._record_file(point.name), content)
+        self._write_record(point, {"scores": scores})
 
-    def points(self) -> list[MergePoint]:
-        """All points with a record, by method and lambda."""
+    def fail(self, point: Point, reason: str) -> None:
+        """Mark `point` as failed; what was recorded of it before stays."""
+        self._write_record(point, {"scores": self._record(point)["scores"], "failed": reason})
+
+    def failure(self, point: Point) -> str | None:
+        """Why `point` failed, None where it did not; deleting its record has it tried again."""
+        reason = self._record(point).get("failed")
+        return None if reason is None else str(reason)
+
+    def _write_record(self, point: Point, content: Mapping[str, Any]) -> None:
+        if isinstance(point, AxisPoint):
+            place: dict[str, Any] = {"label": point.label, "model": point.model}
+        else:
+            place = {"method": point.method, "lambda": point.lam}
+        write_json(self._record_file(point.name), {"format": FORMAT, "point": point.name, **place, **content})
+
+    def points(self) -> list[Point]:
+        """All points with a record: merges by method and lambda, models in the order of their axis."""
+        if self.kind == "evaluation":
+            return [point for point in axis_points(self.plan["models"]) if self._record_file(point.name).exists()]
         found = []
         for path in (self.path / "points").glob("*.json"):
             record = _read_object(path)
@@ -154,9 +160,13 @@ class RunDirectory:
                 found.append(MergePoint(record["method"], record["lambda"]))
             except (KeyError, TypeError, AssertionError) as error:
                 raise _damaged(path, error) from error
-        return sorted(found)
+        return [*sorted(found)]
 
-    def scores(self, point: MergePoint, task: str, confidence: str) -> ChoiceScores | None:
+    def facts(self, point: Point) -> dict[str, dict[str, dict[str, Any]]]:
+        """What the record of `point` says by task and confidence method: file, hash, how and where it was computed."""
+        return dict(self._record(point)["scores"])
+
+    def scores(self, point: Point, task: str, confidence: str) -> Scores | None:
         """The scores that the record names, None where it names none; their hash is checked."""
         entry = self._record(point).get("scores", {}).get(task, {}).get(confidence)
         if entry is None:
@@ -166,12 +176,12 @@ class RunDirectory:
             raise RunDirectoryError(f"{path} is missing: {self._measure_again(point)}")
         if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
             raise RunDirectoryError(f"{path} is damaged, its hash is another: {self._measure_again(point)}")
-        return ChoiceScores.load(path)
+        return load_scores(path)
 
-    def _measure_again(self, point: MergePoint) -> str:
+    def _measure_again(self, point: Point) -> str:
         return f"delete {self._record_file(point.name)} and give the same command again to have it measured anew"
 
-    def _record(self, point: MergePoint) -> dict[str, Any]:
+    def _record(self, point: Point) -> dict[str, Any]:
         path = self._record_file(point.name)
         record = _read_object(path) if path.exists() else {"scores": {}}
         try:
@@ -187,12 +197,6 @@ class RunDirectory:
 
     def _scores_file(self, name: str, task: str, confidence: str) -> Path:
         return self.path / "scores" / name / f"{task}.{confidence}.npz"
-
-
-def _united(before: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a task, with what other confidence methods left in it."""
-    counts = {key: {**(before or {}).get(key, {}), **new[key]} for key in ("encoded_apart", "truncated", "rows")}
-    return {**new, "letters": new["letters"] or (before or {}).get("letters"), **counts}
 
 
 def _read_object(path: Path) -> dict[str, Any]:

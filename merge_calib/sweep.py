@@ -1,25 +1,22 @@
 """The experiment: for each point, weights in place, questions asked, scores recorded."""
 
-import time
 import warnings
 from typing import Any
 
-import torch
-
 from merge_calib.calibration.measurement import macro_average, measure
-from merge_calib.errors import InputError, ScoringError
+from merge_calib.errors import ScoringError
+from merge_calib.measuring import measure_point, missing
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
 from merge_calib.plan import SweepPlan
 from merge_calib.preparation import Preparation, prepare
 from merge_calib.progress import Watch, unwatched
-from merge_calib.questions import TaskSet
 from merge_calib.recovery import recover
 from merge_calib.results import Results
 from merge_calib.run_directory import RunDirectory
-from merge_calib.scores import ChoiceScores
+from merge_calib.scoring.budget import Budget
 from merge_calib.scoring.model import LanguageModel
-from merge_calib.scoring.scorer import ConfidenceMethod, score
+from merge_calib.scoring.questionnaire import methods_for
 from merge_calib.search.grid import Grid
 from merge_calib.search.optuna_study import OptunaSearch
 from merge_calib.search.strategy import Outcome, Strategy
@@ -60,58 +57,46 @@ class _Experiment:
         self._watch = watch
         self._merger = Merger(prepared.pair, self._plan.out_dtype)
         self._model: LanguageModel | None = None
+        self._budget: Budget | None = None
 
     def measure_all(self) -> None:
         strategy = _strategy(self._plan, self._prepared.record, self._run)
         advance = self._watch("points", strategy.total)
         while (point := strategy.propose()) is not None:
-            try:
-                self._measure(point)
-            except ScoringError as error:
-                if point.is_base or point.is_aligned:
-                    raise
-                warnings.warn(f"{error}; the point is left out", PointLeftOutWarning, stacklevel=2)
+            reason = self._run.failure(point) or self._measure(point)
+            if reason:
+                warnings.warn(f"{reason}; the point is left out", PointLeftOutWarning, stacklevel=2)
                 strategy.hear(point, None)
             else:
                 strategy.hear(point, self._outcome(point))
             advance(1)
 
-    def _measure(self, point: MergePoint) -> None:
-        missing = {task: self._missing(point, task) for task in self._prepared.tasks}
-        missing = {task: confidences for task, confidences in missing.items() if confidences}
-        if not missing:
-            return
-        began = time.perf_counter()
-        applied = False
-        for task, confidences in missing.items():
-            ids = [q.id for q in task.questions]
-            unkept = [c for c in confidences if not self._run.kept(point, task.name, c, ids)]
-            if unkept and not applied:
-                self._merger.apply(point, self.load().targets)
-                applied = True
-            for confidence, scores in self._ask(point, task, unkept).items():
-                self._run.save(point, task.name, confidence, scores)
-        facts = {"device": str(self._plan.device), "seconds": round(time.perf_counter() - began, 3)}
-        self._run.record(point, {task.name: confidences for task, confidences in missing.items()}, facts)
+    def _measure(self, point: MergePoint) -> str | None:
+        """Measure what the run lacks of `point`; gives the reason where it cannot be, which the run then keeps.
 
-    def _missing(self, point: MergePoint, task: TaskSet) -> list[ConfidenceMethod]:
-        return [c for c in self._plan.confidence if not self._run.has(point, task.name, c)]
-
-    def _ask(
-        self, point: MergePoint, task: TaskSet, confidences: list[ConfidenceMethod]
-    ) -> dict[ConfidenceMethod, ChoiceScores]:
-        if not confidences:
-            return {}
-        advance = self._watch(f"{point.name} {task.name}", self._prepared.questionnaire.tokens(task, confidences))
+        Raises ScoringError where that is a parent, because nothing can be compared without both.
+        """
+        asked = missing(self._run, point, self._prepared.tasks, self._plan.confidence)
+        if not asked:
+            return None
         try:
-            return score(self.load(), self._prepared.questionnaire, task, confidences, self._plan.batch_tokens, advance)
+            questionnaire = self._prepared.questionnaire(point)
+            measure_point(self._run, point, asked, questionnaire, lambda: self._ready(point), self._watch)
         except ScoringError as error:
-            raise ScoringError(f"point {point.name}, task {task.name}: {error}") from error
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"--batch-tokens {self._plan.batch_tokens} is too much for the memory of {self._plan.device}: "
-                "give a smaller number, what was measured is kept"
-            ) from error
+            reason = f"point {point.name}, {error}"
+            if point.is_base or point.is_aligned:
+                raise ScoringError(reason) from error
+            self._run.fail(point, reason)
+            return reason
+        return None
+
+    def _ready(self, point: MergePoint) -> tuple[LanguageModel, Budget]:
+        """The model with the weights of `point` in it."""
+        model = self.load()
+        self._merger.apply(point, model.targets)
+        if self._budget is None:
+            self._budget = Budget.of(model, self._plan.batch_tokens)
+        return model, self._budget
 
     def load(self) -> LanguageModel:
         """The model, loaded when it is first asked for."""
@@ -126,20 +111,24 @@ class _Experiment:
         return self._model
 
     def _outcome(self, point: MergePoint) -> Outcome:
-        """Mean accuracy and mean SCE over the tasks asked, by the first confidence method."""
+        """Mean accuracy and mean SCE over the multiple-choice tasks asked, by the first confidence method."""
+        confidence = self._plan.confidence[0]
         measurements = []
         for task in self._prepared.tasks:
-            scores = self._run.scores(point, task.name, self._plan.confidence[0])
-            assert scores is not None
-            measurements.append(measure(scores.predictions, self._plan.bins))
+            if confidence in methods_for(task, self._plan.confidence):
+                scores = self._run.scores(point, task.name, confidence)
+                assert scores is not None
+                measurements.append(measure(scores, confidence, self._plan.bins))
         mean = macro_average(measurements)
+        assert mean.sce is not None
         return Outcome(mean.accuracy, mean.sce)
 
 
 def _strategy(plan: SweepPlan, record: dict[str, Any], run: RunDirectory) -> Strategy:
     if plan.search == "grid":
         return Grid(plan.method, plan.lambdas)
-    asked = ", ".join(f"{name} {task['sha256'][:8]}" for name, task in record["tasks"].items())
+    choices = {name: task for name, task in record["tasks"].items() if task["kind"] == "choice"}
+    asked = ", ".join(f"{name} {task['sha256'][:8]}" for name, task in choices.items())
     objective = f"accuracy and sce ({plan.bins} bins) of {plan.confidence[0]} on {asked}"
     low, high = min(plan.lambdas), max(plan.lambdas)
     return OptunaSearch(plan.method, low, high, plan.trials, plan.seed, run.path / "study.journal", objective)

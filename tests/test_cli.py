@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from conftest import byte_tokenizer, save_model, tiny_llama, write_questions
 from safetensors.torch import load_file, save_file
-from test_scoring import other_architecture
+from tiny_models import tiny_model
 from tokenizers import normalizers
 
 from merge_calib.cli.main import main, run
@@ -96,7 +96,7 @@ def test_report_of_a_folder_that_is_no_run(call, tmp_path):
 def test_tasks_lists_what_can_be_asked(call):
     code, printed, _ = call("tasks")
     assert code == 0
-    for name in ("arc_easy", "hellaswag", "medmcqa", "mmlu", "piqa", "own FILE.jsonl"):
+    for name in ("arc_easy", "hellaswag", "medmcqa", "mmlu", "piqa", "clm", "own questions"):
         assert name in printed
 
 
@@ -127,7 +127,7 @@ def test_merge_writes_one_checkpoint_and_never_over_another(call, pair_folders, 
 
 def test_other_architectures(call, folders, questions, tmp_path):
     shutil.rmtree(folders[0])
-    save_model(other_architecture("opt"), folders[0])
+    save_model(tiny_model("opt"), folders[0])
     said = refused(call, tmp_path, *sweep_of(folders, questions))
     assert "model_type: base opt, aligned llama" in said
 
@@ -209,7 +209,7 @@ def test_a_bad_line_of_questions(call, pair_folders, tmp_path, line, message):
         (["--search", "optuna", "--lambdas", "1"], "--search optuna needs an interval"),
         (["--base", "no/such/folder"], "--base no/such/folder: there is no such folder"),
         (["--recipe", "missing.toml"], "--recipe missing.toml cannot be read"),
-        (["--tasks", "mmlu"], "task mmlu needs --data-dir"),
+        (["--tasks", "mmlu"], "can be given with --data-dir"),
         (["--tasks", "trivia"], "unknown task 'trivia'"),
         (["--tasks", "quiz.jsonl,,"], "has an empty name"),
         (["--tasks", "gone.jsonl"], "gone.jsonl"),
@@ -219,7 +219,8 @@ def test_a_flag_that_cannot_be_used(call, pair_folders, questions, tmp_path, mor
     assert message in refused(call, tmp_path, *sweep_of(pair_folders, questions), *more)
 
 
-def test_nothing_to_ask(call, pair_folders, tmp_path):
+def test_nothing_to_ask(call, pair_folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("merge_calib.preparation.find_spec", lambda _: None)
     said = refused(call, tmp_path, "sweep", "--base", pair_folders[0], "--aligned", pair_folders[1])
     assert "no questions to ask: give --tasks" in said
     (tmp_path / "data").mkdir()
@@ -290,7 +291,7 @@ def test_an_interrupt_ends_with_130_and_says_that_it_can_go_on(call, pair_folder
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("merge_calib.sweep.score", interrupted)
+    monkeypatch.setattr("merge_calib.measuring.score", interrupted)
     code, _, said = call(*sweep_of(pair_folders, questions), "--out", tmp_path / "out")
     assert code == 130
     assert "the same command goes on from there" in said

@@ -71,7 +71,7 @@ def make_results(
                 if (lam, task, confidence) not in lacking:
                     run.save(point, task, confidence, make_scores(lam, n, seed=10 * i + j, options=(4, 2, 5)[i % 3]))
                     measured.setdefault(task, []).append(confidence)
-        run.record(point, measured, {"device": "cpu", "seconds": 0.0})
+        run.record(point, {task: (methods, {"device": "cpu", "seconds": 0.0}) for task, methods in measured.items()})
     return Results.of(run)
 
 
@@ -114,12 +114,12 @@ def three_by_three(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return results
 
 
-FIGURES = ("frontier", "lambda", "reliability")
+FIGURES = ("frontier", "lambda", "reliability", "confidence")
 
 
 def test_every_file_is_there(one_task: Results) -> None:
     names = [f"figures/{kind}.{ending}" for kind in FIGURES for ending in ("pdf", "png", "csv")]
-    names += [f"tables/{name}.{ending}" for name in ("change_rates", "points") for ending in ("csv", "md")]
+    names += [f"tables/{name}.{ending}" for name in ("change_rates", "points", "letters") for ending in ("csv", "md")]
     for name in [*names, "report.md"]:
         assert (one_task.run.path / name).stat().st_size > 0, name
     assert not list(one_task.run.path.rglob("*partial*"))
@@ -213,7 +213,7 @@ def test_fonts_are_truetype(one_task: Results) -> None:
 
 
 def test_figures_keep_their_width(one_task: Results) -> None:
-    widths = {"frontier": 3.25, "lambda": 6.75, "reliability": 6.75}
+    widths = {"frontier": 3.25, "lambda": 6.75, "reliability": 6.75, "confidence": 6.75}
     for kind, inches in widths.items():
         box = PdfReader(one_task.run.path / f"figures/{kind}.pdf").pages[0].mediabox
         assert float(box.width) == pytest.approx(72 * inches, abs=0.01)
@@ -234,7 +234,7 @@ def test_same_data_gives_same_bytes_in_another_process(one_task: Results, tmp_pa
     environment = {"MATPLOTLIBRC": str(tmp_path), "PYTHONPATH": str(Path.cwd()), "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-W", "error", "-c", program, str(again.run.path)], check=True, env=environment)
     produced = sorted(path for part in ("figures", "tables") for path in (one_task.run.path / part).iterdir())
-    assert len(produced) == 13
+    assert len(produced) == 18
     for path in [*produced, one_task.run.path / "report.md"]:
         other = again.run.path / path.relative_to(one_task.run.path)
         assert path.read_bytes() == other.read_bytes(), path.name
@@ -376,7 +376,7 @@ def test_counts_of_the_encoding_and_ties_are_told(tmp_path: Path) -> None:
         np.ones((40, 4), dtype=bool),
     )
     results.run.save(MergePoint("linear", 1.0), "arc_easy", "choice", tied)
-    results.run.record(MergePoint("linear", 1.0), {"arc_easy": ["choice"]}, {})
+    results.run.record(MergePoint("linear", 1.0), {"arc_easy": (["choice"], {})})
     results = Results.of(RunDirectory.open(results.run.path))
     text = page(results, Landmarks.of(results), drawn=())
     assert "`arc_easy` by `choice`: 3 prompts cut at the front" in text

@@ -18,13 +18,15 @@ from plain_loop import choice_log_probabilities
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-import merge_calib.sweep as sweep_module
+import merge_calib.measuring as measuring_module
 from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.errors import CheckpointError, InputError, OutputError, RunDirectoryError, ScoringError
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
 from merge_calib.plan import SweepPlan, parse_confidences, parse_lambdas
-from merge_calib.scores import ChoiceScores
+from merge_calib.run_directory import RunDirectory
+from merge_calib.scores import load_scores
+from merge_calib.scoring.model import LanguageModel
 from merge_calib.sweep import PointLeftOutWarning, sweep
 from merge_calib.tasks import load_task
 
@@ -33,9 +35,9 @@ ALL = "choice,continuation-sum,continuation-min"
 
 def plan(folders, questions, out, lambdas="0:1.5:0.5", confidence="choice", **options) -> SweepPlan:
     return SweepPlan(
-        str(folders[0]),
-        str(folders[1]),
-        out,
+        base=str(folders[0]),
+        aligned=str(folders[1]),
+        out=out,
         tasks=(str(questions),),
         confidence=parse_confidences(confidence),
         lambdas=parse_lambdas(lambdas),
@@ -57,13 +59,13 @@ def rows(out: Path) -> list[dict[str, str]]:
 def count_scoring(monkeypatch):
     """Counts how often a task is put to the model."""
     asked = []
-    original = sweep_module.score
+    original = measuring_module.score
 
     def counting(model, questionnaire, task, confidences, *rest):
         asked.append((task.name, tuple(confidences)))
         return original(model, questionnaire, task, confidences, *rest)
 
-    monkeypatch.setattr(sweep_module, "score", counting)
+    monkeypatch.setattr(measuring_module, "score", counting)
     return asked
 
 
@@ -86,7 +88,7 @@ def test_scores_at_both_ends_and_between_equal_a_plain_loop_over_saved_checkpoin
     """The reference merges in numpy, saves the checkpoint and asks it one row at a time."""
     sweep(plan(pair_folders, questions, tmp_path / "out", confidence=ALL))
     parents = [AutoModelForCausalLM.from_pretrained(folder) for folder in pair_folders]
-    task, tokenizer = load_task(str(questions), None), byte_tokenizer()
+    task, tokenizer = load_task(str(questions)), byte_tokenizer()
     for lam in (0.0, 0.5, 1.0):
         merged = AutoModelForCausalLM.from_pretrained(pair_folders[1])
         for name, tensor in merged.state_dict().items():
@@ -96,7 +98,7 @@ def test_scores_at_both_ends_and_between_equal_a_plain_loop_over_saved_checkpoin
         merged.save_pretrained(tmp_path / f"reference-{lam}")
         model = AutoModelForCausalLM.from_pretrained(tmp_path / f"reference-{lam}", dtype=torch.float32).eval()
         folder = tmp_path / "out" / "scores" / MergePoint("linear", lam).name
-        scores = {c: ChoiceScores.load(folder / f"quiz.{c}.npz").logprobs for c in ALL.split(",")}
+        scores = {c: load_scores(folder / f"quiz.{c}.npz").logprobs for c in ALL.split(",")}
         for i, q in enumerate(task.questions):
             lines = "".join(f"{letter}. {choice}\n" for letter, choice in zip("ABCD", q.choices, strict=False))
             for k, choice in enumerate(q.choices):
@@ -116,8 +118,8 @@ def test_the_recovered_checkpoint_gives_the_scores_of_the_sweep(pair_folders, tm
     recovered = out / "checkpoints" / results.selection.point
     again = sweep(plan((recovered, pair_folders[1]), questions, tmp_path / "again", lambdas="0,1"))
     name = results.selection.point
-    before = ChoiceScores.load(out / "scores" / name / "quiz.choice.npz").logprobs
-    after = ChoiceScores.load(again.run.path / "scores" / "linear-lambda-0.0000" / "quiz.choice.npz").logprobs
+    before = load_scores(out / "scores" / name / "quiz.choice.npz").logprobs
+    after = load_scores(again.run.path / "scores" / "linear-lambda-0.0000" / "quiz.choice.npz").logprobs
     np.testing.assert_array_equal(before, after)
 
 
@@ -356,11 +358,42 @@ def test_a_point_that_cannot_be_scored_is_left_out_and_the_rest_goes_on(pair_fol
 
     pair = ModelPair.open(*pair_folders)
     at_half = float(Merger(pair).tensor(MergePoint("linear", 0.5), "model.norm.weight")[0])
-    original = sweep_module.score
-    monkeypatch.setattr(sweep_module, "score", failing)
+    original = measuring_module.score
+    monkeypatch.setattr(measuring_module, "score", failing)
     with pytest.warns(PointLeftOutWarning, match=r"point linear-lambda-0\.5000, task quiz: 1 question.*'q0'"):
         sweep(plan(pair_folders, questions, tmp_path / "out"))
     assert sorted({row["lambda"] for row in rows(tmp_path / "out")}) == ["0.0", "1.0", "1.5"]
+    [failed] = json.loads((tmp_path / "out" / "frontier.json").read_text())["failed"]
+    assert failed["point"] == "linear-lambda-0.5000"
+    assert "'q0'" in failed["reason"]
+
+
+def test_a_point_that_failed_is_tried_again_only_when_its_record_is_deleted(pair_folders, questions, tmp_path):
+    out = tmp_path / "out"
+    sweep(plan(pair_folders, questions, out, lambdas="0,1"))
+    run = RunDirectory.open(out)
+    run.fail(MergePoint("linear", 0.5), "point linear-lambda-0.5000, task quiz: broken")
+    with pytest.warns(PointLeftOutWarning, match="task quiz: broken; the point is left out"):
+        sweep(plan(pair_folders, questions, out, lambdas="0,0.5,1"))
+    assert "0.5" not in {row["lambda"] for row in rows(out)}
+    (out / "points" / "linear-lambda-0.5000.json").unlink()
+    sweep(plan(pair_folders, questions, out, lambdas="0,0.5,1"))
+    assert "0.5" in {row["lambda"] for row in rows(out)}
+
+
+def test_scores_that_are_not_finite_name_point_task_and_question(pair_folders, questions, tmp_path):
+    """Weights so far apart that a point beyond both overflows, where neither parent does: the sweep goes on."""
+    folders = [tmp_path / "base", tmp_path / "aligned"]
+    for source, folder, sign in zip(pair_folders, folders, (1, -1), strict=True):
+        shutil.copytree(source, folder)
+        tensors = load_file(folder / "model.safetensors")
+        tensors["model.norm.weight"] = torch.full((32,), sign * 1e37, dtype=torch.float32).to(torch.bfloat16)
+        tensors["lm_head.weight"] = tensors["lm_head.weight"] * 1e-38
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    expected = r"point linear-lambda-\d.*, task quiz: 12 question\(s\) have a non-finite score, the first is 'q0'"
+    with pytest.warns(PointLeftOutWarning, match=expected):
+        sweep(plan(folders, questions, tmp_path / "out", lambdas="0,1,30,0.5"))
+    assert {row["lambda"] for row in rows(tmp_path / "out")} == {"0.0", "0.5", "1.0"}
 
 
 def test_the_first_confidence_method_of_the_last_command_selects(pair_folders, questions, tmp_path):
@@ -405,13 +438,19 @@ def test_the_same_weights_on_both_sides_are_refused(pair_folders, questions, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_a_device_out_of_memory_names_the_flag(pair_folders, questions, tmp_path, monkeypatch):
+def test_memory_too_small_for_one_question_stops_the_sweep_and_marks_no_point(
+    pair_folders, questions, tmp_path, monkeypatch
+):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(sweep_module, "score", full)
-    with pytest.raises(InputError, match="--batch-tokens 4096 is too much for the memory of cpu"):
-        sweep(plan(pair_folders, questions, tmp_path / "out"))
+    out = tmp_path / "out"
+    sweep(plan(pair_folders, questions, out, lambdas="0,1"))
+    monkeypatch.setattr(LanguageModel, "read", full)
+    monkeypatch.setattr(LanguageModel, "_choose_attention", lambda _: "rows")
+    with pytest.raises(InputError, match="memory of cpu is too small"):
+        sweep(plan(pair_folders, questions, out, lambdas="0,0.5,1"))
+    assert not (out / "points" / "linear-lambda-0.5000.json").exists()
 
 
 def test_unrecorded_scores_that_are_damaged_are_measured_again(pair_folders, questions, tmp_path):

@@ -38,12 +38,15 @@ from merge_calib.checkpoints.checkpoint import Checkpoint
 from merge_calib.errors import ScoringError
 from merge_calib.files import written_whole
 from merge_calib.questions import LETTERS, Question, TaskSet
-from merge_calib.scores import Floats
+from merge_calib.scores import ChoiceScores, Floats
+from merge_calib.scoring.budget import Budget
+from merge_calib.scoring.encoder import Encoder
 from merge_calib.scoring.model import LanguageModel, load_tokenizer, longest_context
 from merge_calib.scoring.prompts import choice_prompt, continuation, continuation_context
-from merge_calib.scoring.rows import EncodedTask, Encoder
-from merge_calib.scoring.scorer import ConfidenceMethod, Questionnaire, score
-from merge_calib.tasks import BENCHMARKS, load_task
+from merge_calib.scoring.questionnaire import ConfidenceMethod, Questionnaire
+from merge_calib.scoring.rows import EncodedTask
+from merge_calib.scoring.scorer import score
+from merge_calib.tasks import BENCHMARKS, Library, load_task
 
 datasets: Any = importlib.import_module("datasets")  # comes with lm-eval; not typed
 
@@ -82,7 +85,9 @@ class Ours:
 
     def score(self, task: TaskSet, method: ConfidenceMethod) -> Floats:
         """Log-probabilities (N, C), NaN where a question has fewer options."""
-        return score(self.model, Questionnaire(self.encoder, [task]), task, [method], MAX_TOKENS)[method].logprobs
+        scores = score(self.model, Questionnaire(self.encoder), task, [method], Budget(MAX_TOKENS))[method]
+        assert isinstance(scores, ChoiceScores)
+        return scores.logprobs
 
 
 class Harness:
@@ -268,8 +273,9 @@ def compare_task(
     subjects; None takes all.
     """
     method = METHODS[name]
-    whole = load_task(name, data_dir)
-    chosen = _chosen(whole.first(limit), per_subject)
+    whole = load_task(name, Library(data_dir))
+    assert isinstance(whole, TaskSet)
+    chosen = _chosen(whole.limited(limit), per_subject)
     their_whole, whole = documents(name, data_dir, whole, chosen), _only(whole, chosen)
     letters = (ours.encode(_only(whole, [0]), method).letters or "") if method == "choice" else ""
     kept, refused, ours_refuse = _sift(whole, ours, harness, letters)

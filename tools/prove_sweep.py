@@ -30,9 +30,9 @@ from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.merging.point import MergePoint
 from merge_calib.questions import LETTERS, Question, TaskSet
 from merge_calib.recovery import write_point
-from merge_calib.scores import ChoiceScores
+from merge_calib.scores import ChoiceScores, load_scores
 from merge_calib.scoring.prompts import choice_prompt, continuation, continuation_context
-from merge_calib.tasks import load_task
+from merge_calib.tasks import Library, load_task
 
 TASKS = ("arc_easy", "piqa")
 METHODS = ("choice", "continuation-sum", "continuation-min")
@@ -186,9 +186,12 @@ def compare(options: argparse.Namespace, tuned: Path, lam: float) -> list[dict[s
     tokenizer = AutoTokenizer.from_pretrained(folder)
     found = []
     for name in TASKS:
-        reference = plain_scores(loaded.eval(), tokenizer, load_task(name, options.data_dir))
+        task = load_task(name, Library(options.data_dir))
+        assert isinstance(task, TaskSet)
+        reference = plain_scores(loaded.eval(), tokenizer, task)
         for method in METHODS:
-            scores = ChoiceScores.load(options.work / "killed" / "scores" / point.name / f"{name}.{method}.npz")
+            scores = load_scores(options.work / "killed" / "scores" / point.name / f"{name}.{method}.npz")
+            assert isinstance(scores, ChoiceScores)
             gaps = np.abs(scores.logprobs - reference[method])[scores.mask]
             found.append(asdict(Difference(lam, name, method, gaps.size, float(gaps.max()), float(gaps.mean()))))
     return found

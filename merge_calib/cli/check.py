@@ -2,11 +2,12 @@
 
 import click
 
-from merge_calib.cli.options import parents
+from merge_calib.cli.options import parents, reading
 
 
 @click.command()
 @parents
+@reading
 def check(base: str, aligned: str, allow_pickle: bool, trust_remote_code: bool) -> None:
     """Say from headers whether two models fit."""
     from merge_calib.preparation import open_pair

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 import merge_calib
-from merge_calib.cli.options import FOLDER, make_plan, measuring
+from merge_calib.cli.options import FOLDER, asking, make_plan, sweeping
 from merge_calib.cli.sweep import execute
 
 PAIR = Path(merge_calib.__file__).parent / "demo_pair"
@@ -14,8 +14,9 @@ PAIR = Path(merge_calib.__file__).parent / "demo_pair"
 
 @click.command()
 @click.option("--out", type=FOLDER, default=Path("runs/demo"), show_default=True, help="Run directory.")
-@measuring
+@asking
+@sweeping
 def demo(out: Path, **options: Any) -> None:
     """Sweep the small pair that ships with the package."""
-    questions = str(PAIR / "questions.jsonl")
-    execute(make_plan(str(PAIR / "base"), str(PAIR / "aligned"), out, questions, options))
+    options["tasks"] = str(PAIR / "questions.jsonl")
+    execute(make_plan(str(PAIR / "base"), str(PAIR / "aligned"), out, options))

@@ -7,6 +7,7 @@ import click
 import merge_calib
 from merge_calib.cli.check import check
 from merge_calib.cli.demo import demo
+from merge_calib.cli.evaluate import evaluate
 from merge_calib.cli.merge import merge
 from merge_calib.cli.report import report
 from merge_calib.cli.sweep import sweep
@@ -20,7 +21,7 @@ def main() -> None:
     """Recover the calibration that alignment took from a language model, by merging it with its base."""
 
 
-for command in (sweep, demo, merge, check, report, tasks):
+for command in (sweep, demo, evaluate, merge, check, report, tasks):
     main.add_command(command)
 
 
@@ -31,7 +32,7 @@ def run() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted. A sweep keeps what it measured: the same command goes on from there.", err=True)
+        click.echo("Interrupted. What was measured is kept: the same command goes on from there.", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
-from merge_calib.cli.options import FOLDER, parents
+from merge_calib.cli.options import FOLDER, parents, reading
 from merge_calib.errors import InputError, OutputError
 
 
 @click.command()
 @parents
+@reading
 @click.option("--lambda", "lam", type=float, required=True, help="0 is the base, 1 the aligned model.")
 @click.option("--out", type=FOLDER, required=True, help="Folder to write; must not exist.")
 @click.option(

@@ -6,6 +6,7 @@ The modules of this folder import torch and the like only when a command runs, s
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,28 +22,104 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def parents(command: F) -> F:
-    """--base and --aligned, and what they may need."""
+    """--base and --aligned."""
     options = [
         click.option(
             "--base", required=True, metavar="MODEL", help="Model before alignment: a folder, or ORG/NAME[@REVISION]."
         ),
         click.option("--aligned", required=True, metavar="MODEL", help="The same model after alignment."),
-        click.option("--allow-pickle", is_flag=True, help="Read .bin weights where there are no safetensors."),
     ]
-    options.append(click.option("--trust-remote-code", is_flag=True, help="Run the code that comes with the models."))
     return _apply(options, command)
 
 
-def measuring(command: F) -> F:
-    """What to ask, where to look, how to compute."""
+def reading(command: F) -> F:
+    """What reading a model may need, for the commands that ask it nothing."""
+    options = [
+        click.option("--allow-pickle", is_flag=True, help="Read .bin weights where there are no safetensors."),
+        click.option("--trust-remote-code", is_flag=True, help="Run the code that comes with the models."),
+    ]
+    return _apply(options, command)
+
+
+def questions(command: F) -> F:
+    """What is asked and from where; `merge-calib demo` has its own."""
+    options = [
+        click.option(
+            "--tasks",
+            metavar="LIST",
+            help="Benchmarks, task files and own FILE.jsonl, by comma; `merge-calib tasks` lists them.  "
+            "[default: the benchmarks that --data-dir holds]",
+        ),
+        click.option("--data-dir", type=FOLDER, help="Where the benchmarks' files are.  [default: the hub]"),
+        click.option("--task-dir", type=FOLDER, help="Folder of task files NAME.toml."),
+        click.option("--four-options", is_flag=True, help="Of ARC, ask only the questions that have four options."),
+        click.option(
+            "--num-fewshot",
+            "-f",
+            default=0,
+            show_default=True,
+            metavar="N",
+            help="Show the task's first N worked examples (MMLU: of the subject's dev file) before each question.",
+        ),
+    ]
+    return _apply(options, command)
+
+
+def asking(command: F) -> F:
+    """How it is asked, how confidence is read, how it is computed."""
     options = [
         click.option(
             "--confidence",
             default="choice",
             show_default=True,
             metavar="LIST",
-            help="choice, continuation-sum, continuation-min; the first one selects the point.",
+            help="choice, continuation-sum, -min, -mean, -norm, by comma; the first one selects the point.",
         ),
+        click.option("--bins", default=10, show_default=True, help="M, the number of bins of ECE and SCE."),
+        click.option("--limit", "-L", type=int, metavar="N", help="Ask N questions of each task only: the first ones."),
+        click.option("--limit-seed", type=int, metavar="SEED", help="Draw the N questions of --limit at random."),
+        click.option(
+            "--apply-chat-template",
+            "chat",
+            is_flag=False,
+            flag_value="both",
+            default="none",
+            show_default=True,
+            type=click.Choice(["none", "aligned", "both"]),
+            help="Ask through the chat template: all models (both, or no word), or all but the base (aligned).",
+        ),
+        click.option("--system-instruction", metavar="TEXT", help="System message of the chat."),
+        click.option(
+            "--finish-prompts",
+            is_flag=True,
+            help="Begin next-token tasks with the prompts that Zhu et al. give to aligned models.",
+        ),
+        click.option("--seed", default=0, show_default=True, help="Seed of the search and of next-token positions."),
+        click.option(
+            "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...  [default: cuda if there is one, else cpu]"
+        ),
+        click.option(
+            "--dtype",
+            metavar="DTYPE",
+            help="Computes: bfloat16, float16, float32.  [default: bfloat16 on cuda, else float32]",
+        ),
+        click.option(
+            "--batch-tokens",
+            default="auto",
+            show_default=True,
+            metavar="N",
+            help="Tokens read in one pass; auto finds out what memory allows. Halved when memory runs out.",
+        ),
+        click.option("--strict", is_flag=True, help="Refuse prompts longer than the model's context."),
+        click.option("--allow-pickle", is_flag=True, help="Read .bin weights where there are no safetensors."),
+        click.option("--trust-remote-code", is_flag=True, help="Run the code that comes with the models."),
+    ]
+    return _apply(options, command)
+
+
+def sweeping(command: F) -> F:
+    """Which points, and which of them is selected."""
+    options = [
         click.option(
             "--lambdas",
             default="0:1.5:0.1",
@@ -66,51 +143,48 @@ def measuring(command: F) -> F:
             show_default=True,
             help="Accuracy that the selected point may lose against the aligned model.",
         ),
-        click.option("--bins", default=10, show_default=True, help="M, the number of bins of ECE and SCE."),
-        click.option("--limit", "-L", type=int, metavar="N", help="Ask the first N questions of each task only."),
-        click.option("--seed", default=0, show_default=True, help="Seed of the search."),
-        click.option(
-            "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...  [default: cuda if there is one, else cpu]"
-        ),
-        click.option(
-            "--dtype",
-            metavar="DTYPE",
-            help="Computes: bfloat16, float16, float32.  [default: bfloat16 on cuda, else float32]",
-        ),
         click.option(
             "--out-dtype",
             metavar="DTYPE",
             help="Merged weights are rounded to it once.  [default: as the aligned model stores them]",
         ),
-        click.option(
-            "--batch-tokens",
-            type=int,
-            metavar="N",
-            help="Padded tokens in a batch.  [default: 65536 on cuda, else 4096]",
-        ),
     ]
     return _apply(options, command)
 
 
-def make_plan(base: str, aligned: str, out: Path | None, tasks: str | None, options: dict[str, Any]) -> SweepPlan:
-    """Turn flags into a plan; raises InputError naming the flag that is wrong."""
-    from merge_calib.plan import SweepPlan, parse_confidences, parse_device, parse_dtype, parse_lambdas
+def asking_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the values of `questions` and `asking` out of `options`, as an Asking wants them.
 
-    device = parse_device(options.pop("device"))
-    on_gpu = device.type == "cuda"
-    dtype = options.pop("dtype") or ("bfloat16" if on_gpu else "float32")
+    Raises InputError naming the flag that is wrong.
+    """
+    from merge_calib.plan import Asking, parse_batch_tokens, parse_confidences, parse_device, parse_dtype
+
+    taken = {f.name: options.pop(f.name) for f in fields(Asking) if f.name in options}
+    tasks = taken.pop("tasks", None)
+    device = parse_device(taken.pop("device"))
+    dtype = taken.pop("dtype") or ("bfloat16" if device.type == "cuda" else "float32")
+    return taken | {
+        "tasks": split_list("--tasks", tasks) if tasks is not None else (),
+        "confidence": parse_confidences(taken["confidence"]),
+        "device": device,
+        "dtype": parse_dtype("--dtype", dtype),
+        "batch_tokens": parse_batch_tokens(taken["batch_tokens"]),
+    }
+
+
+def make_plan(base: str, aligned: str, out: Path | None, options: dict[str, Any]) -> SweepPlan:
+    """Turn flags into a plan; raises InputError naming the flag that is wrong."""
+    from merge_calib.plan import SweepPlan, parse_dtype, parse_lambdas
+
+    asked = asking_options(options)
     out_dtype = options.pop("out_dtype")
     return SweepPlan(
         base=base,
         aligned=aligned,
         out=out or default_out(base, aligned),
-        tasks=split_list("--tasks", tasks) if tasks is not None else (),
-        confidence=parse_confidences(options.pop("confidence")),
         lambdas=parse_lambdas(options.pop("lambdas")),
-        device=device,
-        dtype=parse_dtype("--dtype", dtype),
         out_dtype=parse_dtype("--out-dtype", out_dtype) if out_dtype else None,
-        batch_tokens=_or_default(options.pop("batch_tokens"), 65536 if on_gpu else 4096),
+        **asked,
         **options,
     )
 
@@ -127,10 +201,6 @@ def default_out(base: str, aligned: str) -> Path:
     """`runs/BASE--ALIGNED`, with the last part of each name, shortened."""
     names = [Path(model.partition("@")[0]).resolve().name[:40] for model in (base, aligned)]
     return Path("runs") / "--".join(names)
-
-
-def _or_default(value: int | None, default: int) -> int:
-    return default if value is None else value
 
 
 def _apply(options: list[Callable[[Any], Any]], command: F) -> F:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merge_calib.cli.options import FOLDER, make_plan, measuring, parents
+from merge_calib.cli.options import FOLDER, asking, make_plan, parents, questions, sweeping
 from merge_calib.cli.recipe import read_recipe
 from merge_calib.cli.watch import watching
 
@@ -27,23 +27,21 @@ if TYPE_CHECKING:
     help="Options from a file; flags override it.",
 )
 @parents
-@click.option(
-    "--tasks", metavar="LIST", help="Benchmarks and own FILE.jsonl, by comma.  [default: all that --data-dir holds]"
-)
-@click.option("--data-dir", type=FOLDER, help="Where the benchmarks' original files are; `merge-calib tasks` says how.")
+@questions
 @click.option("--out", type=FOLDER, help="Run directory.  [default: runs/BASE--ALIGNED]")
-@measuring
+@asking
+@sweeping
 @click.option(
     "--method", default="linear", show_default=True, type=click.Choice(["linear"]), help="How weights are merged."
 )
-def sweep(base: str, aligned: str, out: Path | None, tasks: str | None, **options: Any) -> None:
+def sweep(base: str, aligned: str, out: Path | None, **options: Any) -> None:
     """Measure between two models, recover a checkpoint.
 
     Every merge between base and aligned model is asked the same questions.
 
     Run again with the same --out, it measures only what is missing.
     """
-    execute(make_plan(base, aligned, out, tasks, options))
+    execute(make_plan(base, aligned, out, options))
 
 
 def execute(plan: SweepPlan) -> None:

@@ -5,19 +5,17 @@ from pathlib import Path
 import click
 
 from merge_calib.cli.options import FOLDER
-from merge_calib.tasks import BENCHMARKS, available_tasks
+from merge_calib.tasks import Library, known_tasks
 
 
 @click.command()
 @click.option("--data-dir", type=FOLDER, help="Say which of them this folder holds.")
-def tasks(data_dir: Path | None) -> None:
+@click.option("--task-dir", type=FOLDER, help="List the task files of this folder as well.")
+def tasks(data_dir: Path | None, task_dir: Path | None) -> None:
     """List what can be asked, and from which files."""
-    held = available_tasks(data_dir) if data_dir else []
-    for name, benchmark in BENCHMARKS.items():
-        mark = "  (there)" if name in held else ""
-        click.echo(f"{name}{mark}\n    {benchmark.description}\n    in DATA_DIR: {benchmark.expected}")
-    click.echo(
-        "own FILE.jsonl\n    a question a line: "
-        '{"id": "...", "question": "...", "choices": ["...", "..."], "answer": 0}\n'
-        "    answer is a 0-based index or a letter; optional: context, subject"
-    )
+    for task in known_tasks(Library(data_dir, task_dir)):
+        click.echo(f"{task.name}{'  (there)' if task.held else ''}\n    {task.description}")
+        if task.files:
+            click.echo(f"    in DATA_DIR: {task.files}")
+        if task.hub:
+            click.echo(f"    on the hub: {task.hub}")

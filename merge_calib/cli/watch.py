@@ -4,9 +4,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from merge_calib.progress import Advance, Watch
+
+
+class SpeedColumn(ProgressColumn):
+    """`12,345 tokens/s`, for bars that have a unit."""
+
+    def render(self, task: Task) -> Text:
+        speed, unit = task.speed, task.fields["unit"]
+        return Text(f"{speed:,.0f} {unit}/s" if unit and speed else "")
 
 
 @contextmanager
@@ -17,13 +35,14 @@ def watching() -> Iterator[Watch]:
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
+        SpeedColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
 
-        def watch(what: str, total: int) -> Advance:
-            bar = progress.add_task(what, total=total)
+        def watch(what: str, total: int, unit: str = "") -> Advance:
+            bar = progress.add_task(what, total=total, unit=unit)
 
             def advance(done: int) -> None:
                 progress.advance(bar, done)

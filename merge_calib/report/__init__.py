@@ -1,6 +1,7 @@
 """Figures, tables and the page, derived from what a run has stored."""
 
 from merge_calib.files import write_text
+from merge_calib.report.evaluation_page import evaluation_page
 from merge_calib.report.figures import write_figures
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.page import page
@@ -13,4 +14,5 @@ def write_report(results: Results) -> None:
     landmarks = Landmarks.of(results)
     drawn = write_figures(results, landmarks)
     write_tables(results, landmarks)
-    write_text(results.run.path / "report.md", page(results, landmarks, drawn))
+    written = (page if results.is_sweep else evaluation_page)(results, landmarks, drawn)
+    write_text(results.run.path / "report.md", written)

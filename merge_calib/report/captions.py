@@ -5,6 +5,7 @@ from collections.abc import Collection
 from merge_calib.report.figures import figure_name
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.reliability_figure import FEW
+from merge_calib.report.shown import MOST_PANELS, named_points
 from merge_calib.report.text import code
 from merge_calib.results import Results
 
@@ -14,7 +15,9 @@ def figures_section(results: Results, landmarks: Landmarks, drawn: Collection[st
     captions = {
         "frontier": _frontier_caption(results),
         "lambda": _lambda_caption(results, landmarks),
-        "reliability": _reliability_caption(results),
+        "axis": _axis_caption(results),
+        "reliability": _reliability_caption(results, landmarks),
+        "confidence": _confidence_caption(results, landmarks),
     }
     explained = set()
     parts = []
@@ -31,7 +34,8 @@ def figures_section(results: Results, landmarks: Landmarks, drawn: Collection[st
 
 
 def _frontier_caption(results: Results) -> str:
-    over = "" if len(results.tasks) == 1 else f"; means over {len(results.tasks)} tasks"
+    count = max((len(results.tasks_of(confidence)) for confidence in results.choice_methods), default=1)
+    over = "" if count == 1 else f"; means over {count} tasks"
     return (
         f"**Accuracy against SCE** (M = {results.run.plan['bins']}, lower is better{over}), a mark a point, "
         "coloured by lambda; up and left is better. The grey steps join the points that no other beats. "
@@ -45,9 +49,35 @@ def _lambda_caption(results: Results, landmarks: Landmarks) -> str:
     return f"**Each measure against lambda.**{lines} Grey upright lines mark the parents{selected}."
 
 
-def _reliability_caption(results: Results) -> str:
-    pool = " All questions of all tasks are pooled, so accuracy and ECE here differ from the means over tasks."
+def _axis_caption(results: Results) -> str:
+    lines = "" if len(results.tasks) == 1 else " Thin: a task; thick: the mean over tasks."
+    axis = results.run.plan.get("axis", "model")
+    return f"**Each measure along the axis**{'' if axis == 'model' else f' ({axis})'}.{lines}"
+
+
+def _reliability_caption(results: Results, landmarks: Landmarks) -> str:
     return (
         f"**Reliability** in {results.run.plan['bins']} bins of confidence, with the number of questions in each bin "
-        f"below; bins with fewer than {FEW} questions are pale.{'' if len(results.tasks) == 1 else pool}"
+        f"below; bins with fewer than {FEW} questions are pale.{_pooling(results)}{_some(results, landmarks)}"
     )
+
+
+def _confidence_caption(results: Results, landmarks: Landmarks) -> str:
+    return (
+        f"**How often a model is how confident**: the share of questions in each of {results.run.plan['bins']} bins of "
+        "confidence, right and wrong ones stacked. Upright lines: accuracy (solid) and mean confidence (dashed); a "
+        f"dashed line to the right of the solid one is over-confidence.{_pooling(results)}{_some(results, landmarks)}"
+    )
+
+
+def _pooling(results: Results) -> str:
+    if len(results.tasks) == 1:
+        return ""
+    return " All questions of all tasks are pooled, so accuracy and ECE here differ from the means over tasks."
+
+
+def _some(results: Results, landmarks: Landmarks) -> str:
+    count = len(named_points(results, landmarks))
+    if count <= MOST_PANELS:
+        return ""
+    return f" Shown are {MOST_PANELS} of the {count} models: the first, the last and evenly spaced ones between."

@@ -1,14 +1,23 @@
 """All figures of a run."""
 
+from collections.abc import Callable
+
+from merge_calib.report.axis_figure import draw_axis
+from merge_calib.report.confidence_figure import draw_confidence
 from merge_calib.report.frontier_figure import draw_frontier
-from merge_calib.report.lambda_figure import draw_lambda
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.reliability_figure import draw_reliability
-from merge_calib.report.style import save_drawing, styled
+from merge_calib.report.style import Drawing, save_drawing, styled
 from merge_calib.results import Results
-from merge_calib.scoring.scorer import CONFIDENCE_METHODS
+from merge_calib.scoring.questionnaire import CONFIDENCE_METHODS
 
-_DRAW = {"frontier": draw_frontier, "lambda": draw_lambda, "reliability": draw_reliability}
+_OF_SWEEPS: dict[str, Callable[[Results, Landmarks, str], Drawing | None]] = {
+    "frontier": draw_frontier,
+    "lambda": draw_axis,
+    "reliability": draw_reliability,
+    "confidence": draw_confidence,
+}
+_OF_EVALUATIONS = {"axis": draw_axis, "reliability": draw_reliability, "confidence": draw_confidence}
 
 
 def write_figures(results: Results, landmarks: Landmarks) -> set[str]:
@@ -20,7 +29,7 @@ def write_figures(results: Results, landmarks: Landmarks) -> set[str]:
     drawn = set()
     with styled():
         for confidence in results.confidences:
-            for kind, draw in _DRAW.items():
+            for kind, draw in (_OF_SWEEPS if results.is_sweep else _OF_EVALUATIONS).items():
                 drawing = draw(results, landmarks, confidence)
                 if drawing is not None:
                     name = figure_name(results, kind, confidence)
@@ -38,4 +47,5 @@ def figure_name(results: Results, kind: str, confidence: str) -> str:
 
 
 def _all_names() -> set[str]:
-    return {f"{kind}{ending}" for kind in _DRAW for ending in ("", *(f"-{c}" for c in CONFIDENCE_METHODS))}
+    endings = ("", *(f"-{c}" for c in CONFIDENCE_METHODS))
+    return {f"{kind}{ending}" for kind in {*_OF_SWEEPS, *_OF_EVALUATIONS} for ending in endings}

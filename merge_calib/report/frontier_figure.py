@@ -33,16 +33,17 @@ def draw_frontier(results: Results, landmarks: Landmarks, confidence: str) -> Dr
     _step_line(axes, [c for c, keep in zip(candidates, kept, strict=True) if keep])
     for candidate, role in zip(candidates, roles, strict=True):
         _mark(axes, candidate, role, colours)
-    axes.set_xlabel(f"{_sce_name(results)} (M = {results.run.plan['bins']}, lower is better)")
-    axes.set_ylabel("Accuracy (%)" if len(results.tasks) == 1 else "Mean accuracy (%)")
+    axes.set_xlabel(f"{_sce_name(results, confidence)} (M = {results.run.plan['bins']}, lower is better)")
+    axes.set_ylabel("Accuracy (%)" if len(results.tasks_of(confidence)) == 1 else "Mean accuracy (%)")
     bar = figure.colorbar(colours, ax=axes, fraction=0.05, pad=0.02, aspect=30, ticks=MaxNLocator(4, steps=ROUND))
     bar.set_label("λ", rotation=0, labelpad=6)
     figure.legend(handles=_legend(candidates, roles, colours), loc="outside upper center", ncols=3, handlelength=1.4)
     return Drawing(figure, _numbers(candidates, roles, kept.tolist()))
 
 
-def _sce_name(results: Results) -> str:
-    return "SCE" if len(results.tasks) == 1 else f"Mean SCE over {len(results.tasks)} tasks"
+def _sce_name(results: Results, confidence: str) -> str:
+    count = len(results.tasks_of(confidence))
+    return "SCE" if count == 1 else f"Mean SCE over {count} tasks"
 
 
 def _lambda_range(candidates: Sequence[Candidate]) -> tuple[float, float]:

@@ -1,23 +1,36 @@
 """The measures that a report shows: what each is called and how it is written."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from merge_calib.calibration.measurement import Measurement
 from merge_calib.report.text import MISSING, decimals, percent
+from merge_calib.scoring.questionnaire import NEXT_TOKEN
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A column of results.csv with its name for people; shares are shown in %, binned ones with their M."""
+    """A column of results.csv with its name for people; shares are shown in %, binned ones with their M.
+
+    needs: `options` where a measure reads the probabilities of all of them, `letters` where it belongs to `choice`
+    """
 
     column: str
     label: str
     is_share: bool = False
     is_binned: bool = False
+    needs: Literal["", "options", "letters"] = ""
 
     def of(self, measurement: Measurement | None) -> float | None:
         """The value as measured; None where it is undefined or was not measured."""
         return None if measurement is None else getattr(measurement, self.column)
+
+    def applies(self, confidence: str) -> bool:
+        """Whether scores of this confidence method have the measure."""
+        if self.needs == "letters":
+            return confidence == "choice"
+        return self.needs != "options" or confidence != NEXT_TOKEN
 
     def heading(self, bins: int) -> str:
         """The label with its unit or its number of bins."""
@@ -38,10 +51,17 @@ class Measure:
 
 
 ACCURACY = Measure("accuracy", "Accuracy", is_share=True)
-SCE = Measure("sce", "SCE", is_binned=True)
-SCE_AGREEMENT = Measure("sce_agreement", "SCE-agreement", is_binned=True)
+SCE = Measure("sce", "SCE", is_binned=True, needs="options")
+SCE_AGREEMENT = Measure("sce_agreement", "SCE-agreement", is_binned=True, needs="options")
 ECE = Measure("ece", "ECE", is_binned=True)
 NLL = Measure("nll", "NLL")
-BRIER = Measure("brier", "Brier")
+BRIER = Measure("brier", "Brier", needs="options")
 MEAN_CONFIDENCE = Measure("mean_confidence", "Mean confidence", is_share=True)
 AUROC = Measure("auroc", "AUROC")
+LETTER_MASS = Measure("letter_mass", "Letter mass", is_share=True, needs="letters")
+LETTER_BIAS = Measure("letter_bias", "Letter bias", is_share=True, needs="letters")
+
+
+def applying(measures: Iterable[Measure], confidence: str) -> tuple[Measure, ...]:
+    """Those of `measures` that scores of a confidence method have."""
+    return tuple(measure for measure in measures if measure.applies(confidence))

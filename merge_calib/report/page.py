@@ -1,17 +1,31 @@
 """report.md: what to read first."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import PurePath
+from typing import Any
 
 from merge_calib.calibration.measurement import Measurement
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.captions import figures_section
 from merge_calib.report.landmarks import Landmarks, mean_of
-from merge_calib.report.measures import ACCURACY, BRIER, ECE, MEAN_CONFIDENCE, NLL, SCE, SCE_AGREEMENT, Measure
+from merge_calib.report.letters import letters_section
+from merge_calib.report.measures import (
+    ACCURACY,
+    BRIER,
+    ECE,
+    LETTER_BIAS,
+    LETTER_MASS,
+    MEAN_CONFIDENCE,
+    NLL,
+    SCE,
+    SCE_AGREEMENT,
+    Measure,
+    applying,
+)
 from merge_calib.report.recorded import recorded
 from merge_calib.report.standing import FACTS, Standing, standing
-from merge_calib.report.tables import CHANGED, change, shown_tasks, task_text, which_sce
+from merge_calib.report.tables import CHANGED, change, over_text, shown_tasks, task_text, which_sce
 from merge_calib.report.text import (
     MISSING,
     code,
@@ -30,11 +44,11 @@ SAME_QUESTIONS = (
     "winner's curse), so nothing here is an established claim."
 )
 _HEADLINE = (ACCURACY, SCE, ECE, NLL)
-_BESIDE = (ACCURACY, SCE, SCE_AGREEMENT, ECE, NLL, BRIER, MEAN_CONFIDENCE)
+_BESIDE = (ACCURACY, SCE, SCE_AGREEMENT, ECE, NLL, BRIER, MEAN_CONFIDENCE, LETTER_MASS, LETTER_BIAS)
 
 
 def page(results: Results, landmarks: Landmarks, drawn: Collection[str]) -> str:
-    """The whole of report.md; `drawn` names the figures that exist."""
+    """The whole of a sweep's report.md; `drawn` names the figures that exist."""
     sections = [
         f"# Calibration between {code(_short_names(results)[0])} and {code(_short_names(results)[1])}\n",
         _in_short(results, landmarks),
@@ -43,6 +57,7 @@ def page(results: Results, landmarks: Landmarks, drawn: Collection[str]) -> str:
         _selected(results, landmarks),
         figures_section(results, landmarks, drawn),
         _change_rates(results, landmarks),
+        letters_section(results, landmarks),
         recorded(results, landmarks),
         _conventions(results),
         _next(results, landmarks),
@@ -62,7 +77,8 @@ def _in_short(results: Results, landmarks: Landmarks) -> str:
     base, aligned, selected = (
         mean_of(results, point, confidence) for point in (landmarks.base, landmarks.aligned, landmarks.selected)
     )
-    over = f"means over {len(results.tasks)} tasks, " if len(results.tasks) > 1 else ""
+    count = len(results.tasks_of(confidence))
+    over = f"means over {count} tasks, " if count > 1 else ""
     lines = []
     if base and aligned:
         lines.append(f"- Alignment changed {_moved(base, aligned)}; {over}confidence method {code(confidence)}.")
@@ -90,12 +106,9 @@ def _moved(before: Measurement, after: Measurement) -> str:
 
 def _compared(results: Results) -> str:
     plan = results.run.plan
-    tasks = ", ".join(
-        f"{task_text(name)} ({count_text(task['n'], 'question')})" for name, task in plan["tasks"].items()
-    )
-    lambdas = sorted({row.point.lam for row in results.rows})
+    lambdas = sorted({point.lam for point in results.points if isinstance(point, MergePoint)})
     reach = f", lambda from {lambda_text(lambdas[0])} to {lambda_text(lambdas[-1])}" if lambdas else ""
-    count = len({row.point for row in results.rows})
+    count = len(results.points)
     methods = ", ".join(code(c) for c in results.confidences)
     first = " (the first one selects)" if len(results.confidences) > 1 else ""
     computed = plan.get("identity", {}).get("dtype", MISSING)
@@ -103,7 +116,7 @@ def _compared(results: Results) -> str:
         "## What was compared\n\n"
         f"- base (lambda = 0): {code(str(plan['base']))}\n"
         f"- aligned (lambda = 1): {code(str(plan['aligned']))}\n"
-        f"- tasks: {tasks}\n"
+        f"- tasks: {asked_tasks(results)}\n"
         f"- confidence methods: {methods}{first}\n"
         f"- points: {count}{reach}; method {code(str(plan['method']))}, search {code(str(plan['search']))}, "
         f"seed {plan['seed']}\n"
@@ -111,21 +124,26 @@ def _compared(results: Results) -> str:
     )
 
 
+def asked_tasks(results: Results) -> str:
+    """The tasks and how much of each was asked, in a line."""
+    tasks = results.run.plan["tasks"].items()
+    return ", ".join(f"{task_text(name)} ({count_text(task['n'], _noun(task))})" for name, task in tasks)
+
+
+def _noun(task: Mapping[str, Any]) -> str:
+    return "text" if task.get("kind") == "next-token" else "question"
+
+
 def _alignment(results: Results, landmarks: Landmarks) -> str:
     rows = []
     for confidence in results.confidences:
-        for measure in _HEADLINE:
+        for measure in applying(_HEADLINE, confidence):
             c = change(results, landmarks, MEAN, confidence, measure)
             numbers = (measure.text(c.base), measure.text(c.aligned), measure.difference_text(c.difference))
             rows.append((*_first_cells(results, confidence, measure), *numbers, rate_text(c.rate)))
     header = (*_first_headings(results), "base", "aligned", "difference", "change rate")
     table = markdown_table(header, rows, names=len(header) - 4)
-    return f"## What alignment did\n\n{_over(results)}\n\n{table}"
-
-
-def _over(results: Results) -> str:
-    n = len(results.tasks)
-    return "On the one task that was asked." if n == 1 else f"Means over {n} tasks, every task with the same weight."
+    return f"## What alignment did\n\n{over_text(results)}\n\n{table}"
 
 
 def _first_headings(results: Results) -> tuple[str, ...]:
@@ -164,12 +182,12 @@ def _selected(results: Results, landmarks: Landmarks) -> str:
 
 def _standing_table(results: Results, landmarks: Landmarks, selected: MergePoint) -> str:
     """Four separate facts, a row each, a column for each confidence method."""
-    columns = [standing(results, landmarks, selected, confidence) for confidence in results.confidences]
+    columns = [standing(results, landmarks, selected, confidence) for confidence in results.choice_methods]
     answer = {True: "yes", False: "no", None: MISSING}
     rows = [
         (FACTS[field.name], *(answer[getattr(column, field.name)] for column in columns)) for field in fields(Standing)
     ]
-    return markdown_table(("the selected point is", *map(code, results.confidences)), rows)
+    return markdown_table(("the selected point is", *map(code, results.choice_methods)), rows)
 
 
 def _checkpoint(results: Results, selected: MergePoint) -> str:
@@ -183,7 +201,7 @@ def _beside_parents(results: Results, landmarks: Landmarks, selected: MergePoint
     rows = []
     for confidence in results.confidences:
         trio = [mean_of(results, p, confidence) for p in (landmarks.base, selected, landmarks.aligned)]
-        for measure in _BESIDE if confidence == results.confidences[0] else _HEADLINE:
+        for measure in applying(_BESIDE if confidence == results.confidences[0] else _HEADLINE, confidence):
             base, chosen, aligned = (measure.of(m) for m in trio)
             numbers = (measure.text(base), measure.text(chosen), measure.text(aligned))
             differences = (_difference(measure, chosen, base), _difference(measure, chosen, aligned))
@@ -205,13 +223,14 @@ def _change_rates(results: Results, landmarks: Landmarks) -> str:
     ]
     for confidence in results.confidences:
         rows = []
-        for task in shown_tasks(results):
+        measures = applying(CHANGED, confidence)
+        for task in shown_tasks(results, confidence):
             cells = []
-            for measure in CHANGED:
+            for measure in measures:
                 c = change(results, landmarks, task, confidence, measure)
                 cells.append(f"{_cell(measure, c.base)} → {_cell(measure, c.aligned)} ({rate_text(c.rate)})")
             rows.append((task_text(task), *cells))
-        header = (code(confidence), *(m.heading(bins) for m in CHANGED))
+        header = (code(confidence), *(m.heading(bins) for m in measures))
         parts.append(markdown_table(header, rows))
     return "\n".join([*parts, f"{which_sce(bins)}\n"])
 
@@ -262,7 +281,7 @@ def _more(results: Results, landmarks: Landmarks) -> str:
         return "more `--trials`"
     if landmarks.selected is None:
         return "more `--lambdas`"
-    lambdas = sorted({row.point.lam for row in results.line(MEAN, results.confidences[0])})
+    lambdas = sorted({c.lam for c in results.candidates(results.confidences[0])})
     i = lambdas.index(landmarks.selected.lam)
     low, high = lambdas[max(i - 1, 0)], lambdas[min(i + 1, len(lambdas) - 1)]
     if high <= low:

@@ -1,24 +1,46 @@
 """What the run recorded that a reader of its numbers must know."""
 
+from collections.abc import Iterator
+
+from merge_calib.merging.point import MergePoint
+from merge_calib.points import Point
 from merge_calib.report.landmarks import Landmarks, mean_of
+from merge_calib.report.model_tables import model_name
 from merge_calib.report.tables import task_text
 from merge_calib.report.text import code, count_text, lambda_text
 from merge_calib.results import MEAN, Results
+
+_PATHS = {
+    "varlen": "packed rows with `varlen` attention, each token read once",
+    "blocks": "packed rows with `blocks` attention, each token read once",
+    "rows": "padded `rows`",
+}
+_MOST_LISTED = 12
 
 
 def recorded(results: Results, landmarks: Landmarks) -> str:
     """The section of report.md on ties, truncated questions and whatever else weakens a number."""
     lines = [
         *_unmeasured(results),
+        *_failed(results),
         *_incomplete(results),
         *_ties(results, landmarks),
         *_counted(results, "truncated", "cut at the front because they are longer than the model's context"),
         *_counted(results, "encoded_apart", "whose context and continuation had to be encoded apart"),
+        *_imported(results),
+        *_limited(results),
     ]
-    if results.run.plan.get("limit"):
-        lines.append(f"Only the first {results.run.plan['limit']} questions of each task were asked (`--limit`).")
     lines = lines or ["No ties, no truncated questions, none encoded apart, no point without all of its tasks."]
+    lines += _attention(results)
     return "\n".join(["## What to know about these numbers\n", *(f"- {line}" for line in lines), ""])
+
+
+def truncated_prompts(results: Results) -> int:
+    """How many prompts lost text at the front, each once for all confidence methods."""
+    most: dict[tuple[str, str], int] = {}
+    for label, task, _, count in _counts(results, "truncated"):
+        most[label, task] = max(count, most.get((label, task), 0))
+    return sum(most.values())
 
 
 def _unmeasured(results: Results) -> list[str]:
@@ -29,18 +51,21 @@ def _unmeasured(results: Results) -> list[str]:
     return [f"**This run is not finished: {missing} not measured yet.** The same command goes on from here."]
 
 
+def _failed(results: Results) -> list[str]:
+    return [f"{code(name)} failed and is left out: {reason}." for name, reason in results.failed.items()]
+
+
 def _incomplete(results: Results) -> list[str]:
     """Points that lack tasks, named where they are few."""
     lines = []
-    measured = sorted({row.point for row in results.rows})
     for confidence in results.confidences:
-        names = [code(p.name) for p in measured if results.get(p, MEAN, confidence) is None]
+        names = [code(model_name(p)) for p in results.points if results.get(p, MEAN, confidence) is None]
         if names:
             listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            lines.append(
-                f"Without all tasks by {code(confidence)}, and so without a mean and neither on the frontier nor to be "
-                f"selected: {listed}."
-            )
+            what = "and so without a mean and neither on the frontier nor to be selected"
+            if not results.is_sweep or confidence not in results.choice_methods:
+                what = "and so without a mean"
+            lines.append(f"Without all tasks by {code(confidence)}, {what}: {listed}.")
     return lines
 
 
@@ -55,11 +80,11 @@ def _ties(results: Results, landmarks: Landmarks) -> list[str]:
         selected = landmarks.selected if landmarks.recovers else None
         places = (("base", landmarks.base), ("selected", selected), ("aligned", landmarks.aligned))
         known = [(role, mean_of(results, point, confidence)) for role, point in places]
-        each = ", ".join(f"{role} {m.ties:,}" for role, m in known if m is not None)
+        each = "".join(f"{role} {m.ties:,}, " for role, m in known if m is not None).removesuffix(", ")
         lines.append(
-            f"Exact ties at the top, where the first option counts as the prediction, by {code(confidence)}: {each}; "
-            f"at most {most.measurement.ties:,} of {most.measurement.n:,} questions "
-            f"(lambda = {lambda_text(most.point.lam)})."
+            f"Exact ties at the top, where the first option counts as the prediction, by {code(confidence)}: "
+            f"{each}{'; ' if each else ''}at most {most.measurement.ties:,} of {most.measurement.n:,} questions "
+            f"({_where(most.point)})."
         )
     return lines
 
@@ -67,8 +92,69 @@ def _ties(results: Results, landmarks: Landmarks) -> list[str]:
 def _counted(results: Results, key: str, what: str) -> list[str]:
     """What run.json counts per task and confidence method, where it is not 0."""
     lines = []
-    for name, task in results.run.plan["tasks"].items():
-        for confidence, count in (task.get(key) or {}).items():
-            if count:
-                lines.append(f"{task_text(name)} by {code(confidence)}: {count_text(count, 'prompt')} {what}.")
-    return lines
+    for label, task, confidence, count in _counts(results, key):
+        if count:
+            asked = f"{code(label)}, " if label else ""
+            lines.append(f"{asked}{task_text(task)} by {code(confidence)}: {count_text(count, 'prompt')} {what}.")
+    return _few(lines)
+
+
+def _counts(results: Results, key: str) -> Iterator[tuple[str, str, str, int]]:
+    """Label (none in a sweep), task, confidence method and count."""
+    plan = results.run.plan
+    holders = [("", plan["tasks"])] if results.is_sweep else [(m["label"], m["tasks"]) for m in plan["models"]]
+    for label, tasks in holders:
+        for name, task in tasks.items():
+            for confidence, count in (task.get(key) or {}).items():
+                yield label, name, confidence, count
+
+
+def _imported(results: Results) -> list[str]:
+    """What was left out of samples that were read, and what else their reader noticed."""
+    lines = []
+    for model in results.run.plan.get("models", ()):
+        for name, task in model["tasks"].items():
+            for confidence, file in task.get("files", {}).items():
+                skipped = [f"{count:,} left out: {why}" for why, count in task["skipped"][confidence].items()]
+                said = "; ".join([*skipped, *task["notes"][confidence]])
+                if said:
+                    place = f"{code(model['label'])}, {task_text(name)} by {code(confidence)}"
+                    lines.append(f"{place} ({code(file)}): {said}.")
+    return _few(lines)
+
+
+def _limited(results: Results) -> list[str]:
+    plan = results.run.plan
+    limit, seed = plan.get("limit"), plan.get("limit_seed")
+    if not limit:
+        return []
+    if seed is None:
+        return [f"Only the first {limit} questions of each task were asked (`--limit`)."]
+    return [f"Only {limit} questions of each task were asked, drawn at random (`--limit`, `--limit-seed {seed}`)."]
+
+
+def _attention(results: Results) -> list[str]:
+    """How the models were made to read, from the records of all points."""
+    entries = [
+        entry
+        for point in results.run.points()
+        for task in results.run.facts(point).values()
+        for entry in task.values()
+        if "attention" in entry
+    ]
+    if not entries:
+        return []
+    paths = [text for path, text in _PATHS.items() if path in {entry["attention"] for entry in entries}]
+    sizes = sorted({entry["batch_tokens"] for entry in entries})
+    most = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    return [f"Read as {' and '.join(paths)}; up to {most} tokens in one pass."]
+
+
+def _few(lines: list[str]) -> list[str]:
+    if len(lines) <= _MOST_LISTED:
+        return lines
+    return [*lines[:_MOST_LISTED], f"{len(lines) - _MOST_LISTED} more of this kind are in `run.json`."]
+
+
+def _where(point: Point) -> str:
+    return f"lambda = {lambda_text(point.lam)}" if isinstance(point, MergePoint) else code(model_name(point))

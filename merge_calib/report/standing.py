@@ -44,6 +44,8 @@ def _compare(
     ours, theirs = mean_of(results, selected, confidence), mean_of(results, other, confidence)
     if ours is None or theirs is None:
         return None
+    assert ours.sce is not None
+    assert theirs.sce is not None
     return ours.accuracy > theirs.accuracy, ours.sce < theirs.sce
 
 

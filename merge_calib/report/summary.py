@@ -1,15 +1,47 @@
 """What a run found, in a few lines for the terminal."""
 
 from merge_calib.report.landmarks import Landmarks
-from merge_calib.report.measures import ACCURACY, ECE, NLL, SCE
+from merge_calib.report.measures import ACCURACY, ECE, MEAN_CONFIDENCE, NLL, SCE, applying
+from merge_calib.report.model_tables import model_name
+from merge_calib.report.recorded import truncated_prompts
+from merge_calib.report.style import label_text
 from merge_calib.report.text import count_text, lambda_text
 from merge_calib.results import MEAN, Results
 
+MOST_MODELS = 12
+
 
 def summary(results: Results) -> str:
-    """At most ten lines: base, selected point and aligned model side by side, and where everything lies."""
+    """A few lines: base, selected point and aligned model side by side, or the models, and where everything lies."""
+    if not results.is_sweep:
+        return "\n".join([*_models(results), *_warnings(results), _report(results)])
     landmarks = Landmarks.of(results)
-    return "\n".join([*_numbers(results, landmarks), *_places(results, landmarks)])
+    lines = [*_numbers(results, landmarks), *_selected(results, landmarks), *_warnings(results), _report(results)]
+    return "\n".join(lines)
+
+
+def _models(results: Results) -> list[str]:
+    """The models, a line each, by the first confidence method; of many the first and the last ones."""
+    confidence = results.confidences[0]
+    rows = results.line(MEAN, confidence)
+    if not rows:
+        return [f"no model has all tasks by {confidence} yet"]
+    measures = applying((ACCURACY, ECE, SCE, NLL, MEAN_CONFIDENCE), confidence)
+    texts = [
+        [label_text(model_name(row.point)), *(measure.text(measure.of(row.measurement)) for measure in measures)]
+        for row in rows
+    ]
+    header = ["", *(measure.label for measure in measures)]
+    widths = [max(map(len, column)) for column in zip(header, *texts, strict=True)]
+    lines = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in [header, *texts]]
+    if len(lines) > MOST_MODELS + 1:
+        half = MOST_MODELS // 2
+        lines[half + 1 : -half] = [f"... {count_text(len(rows) - 2 * half, 'more model')}"]
+    return [_title(results, confidence, rows[0].measurement.n), *lines]
+
+
+def _title(results: Results, confidence: str, n: int) -> str:
+    return f"{confidence}, {count_text(len(results.tasks_of(confidence)), 'task')}, {count_text(n, 'question')}"
 
 
 def _numbers(results: Results, landmarks: Landmarks) -> list[str]:
@@ -22,8 +54,7 @@ def _numbers(results: Results, landmarks: Landmarks) -> list[str]:
     known = {role: mean for role, mean in means.items() if mean is not None}
     if not known:
         return [f"no point has all tasks by {confidence} yet"]
-    n = next(iter(known.values())).n
-    title = f"{confidence}, {count_text(len(results.tasks), 'task')}, {count_text(n, 'question')}"
+    title = _title(results, confidence, next(iter(known.values())).n)
     lines = [title, " " * 10 + "".join(f"  {role:>9}" for role in known)]
     for measure in (ACCURACY, SCE, ECE, NLL):
         cells = "".join(f"  {measure.text(measure.of(mean)):>{max(9, len(role))}}" for role, mean in known.items())
@@ -31,22 +62,35 @@ def _numbers(results: Results, landmarks: Landmarks) -> list[str]:
     return lines
 
 
-def _places(results: Results, landmarks: Landmarks) -> list[str]:
-    lines = []
+def _selected(results: Results, landmarks: Landmarks) -> list[str]:
     if landmarks.selected is None:
-        lines.append("nothing could be selected: the aligned model lacks some tasks")
-    elif not landmarks.recovers:
-        lines.append("the rule selects the aligned model itself; nothing was recovered")
-    else:
-        lines.append("chosen and measured on the same questions: an estimate, not a claim")
-        folder = results.run.path / "checkpoints" / landmarks.selected.name
-        if folder.is_dir():
-            lines.append(f"checkpoint  {folder}")
+        return ["nothing could be selected: the aligned model lacks some tasks"]
+    if not landmarks.recovers:
+        return ["the rule selects the aligned model itself; nothing was recovered"]
+    lines = ["chosen and measured on the same questions: an estimate, not a claim"]
+    folder = results.run.path / "checkpoints" / landmarks.selected.name
+    return [*lines, f"checkpoint  {folder}"] if folder.is_dir() else lines
+
+
+def _warnings(results: Results) -> list[str]:
+    """What is missing or was cut."""
+    lines = []
+    noun = "point" if results.is_sweep else "model"
     if results.unmeasured:
-        lines.append(f"{count_text(results.unmeasured, 'point')} not measured yet: run the same command again")
+        lines.append(f"{count_text(results.unmeasured, noun)} not measured yet: run the same command again")
+    if results.failed:
+        names = ", ".join(results.failed)
+        lines.append(f"{count_text(len(results.failed), noun)} failed: {names}; report.md says why")
     if results.incomplete:
-        lines.append(f"{count_text(len(results.incomplete), 'point')} cannot be selected, for lack of some tasks")
-    cut = sum(max(task["truncated"].values(), default=0) for task in results.run.plan["tasks"].values())
+        lacking = count_text(len(results.incomplete), noun)
+        lines.append(
+            f"{lacking} cannot be selected, for lack of some tasks" if results.is_sweep else f"{lacking} lack tasks"
+        )
+    cut = truncated_prompts(results)
     if cut:
         lines.append(f"{count_text(cut, 'prompt')} lost text at the front: longer than the model's context")
-    return [*lines, f"report      {results.run.path / 'report.md'}"]
+    return lines
+
+
+def _report(results: Results) -> str:
+    return f"report      {results.run.path / 'report.md'}"

@@ -1,4 +1,4 @@
-"""The tables of a run: what alignment changed, and every point."""
+"""The tables of a run: what alignment changed, every point, every model, and the letters."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,23 +7,30 @@ from merge_calib.degradation import Change
 from merge_calib.files import csv_text, write_text
 from merge_calib.frontier import non_dominated
 from merge_calib.merging.point import MergePoint
+from merge_calib.report.axis import place_text, point_cells
 from merge_calib.report.landmarks import Landmarks
+from merge_calib.report.letters import letters_csv, letters_markdown
 from merge_calib.report.measures import (
     ACCURACY,
     AUROC,
     BRIER,
     ECE,
+    LETTER_BIAS,
+    LETTER_MASS,
     MEAN_CONFIDENCE,
     NLL,
     SCE,
     SCE_AGREEMENT,
     Measure,
+    applying,
 )
-from merge_calib.report.text import code, lambda_text, markdown_table, rate_text
+from merge_calib.report.model_tables import models_csv, models_markdown
+from merge_calib.report.text import code, count_text, markdown_table, rate_text
 from merge_calib.results import MEAN, Result, Results
 
 CHANGED = (ECE, SCE, SCE_AGREEMENT, ACCURACY, NLL, BRIER)
-POINT_COLUMNS = (ACCURACY, SCE, SCE_AGREEMENT, ECE, NLL, BRIER, MEAN_CONFIDENCE, AUROC)
+POINT_COLUMNS = (ACCURACY, SCE, SCE_AGREEMENT, ECE, NLL, BRIER, MEAN_CONFIDENCE, AUROC, LETTER_MASS, LETTER_BIAS)
+_NAMES = ("change_rates", "points", "models", "letters")
 
 
 class ChangeRow(NamedTuple):
@@ -36,13 +43,23 @@ class ChangeRow(NamedTuple):
 
 
 def write_tables(results: Results, landmarks: Landmarks) -> None:
-    """Write tables/change_rates and tables/points, each as .csv and .md."""
-    folder = results.run.path / "tables"
-    rows = change_rows(results, landmarks)
-    write_text(folder / "change_rates.csv", _change_csv(results, rows))
-    write_text(folder / "change_rates.md", _change_markdown(results, rows))
-    write_text(folder / "points.csv", _points_csv(results, landmarks))
-    write_text(folder / "points.md", _points_markdown(results, landmarks))
+    """Write every table that the run has into tables/, each as .csv and .md; others of an earlier report go."""
+    tables: dict[str, tuple[str, str]] = {}
+    if results.is_sweep:
+        rows = change_rows(results, landmarks)
+        tables["change_rates"] = _change_csv(results, rows), _change_markdown(results, rows)
+        tables["points"] = _points_csv(results, landmarks), _points_markdown(results, landmarks)
+    else:
+        tables["models"] = models_csv(results), models_markdown(results, about_measures(results))
+    if "choice" in results.confidences:
+        tables["letters"] = letters_csv(results, landmarks), letters_markdown(results, landmarks)
+    for name in _NAMES:
+        for i, ending in enumerate(("csv", "md")):
+            path = results.run.path / "tables" / f"{name}.{ending}"
+            if name in tables:
+                write_text(path, tables[name][i])
+            else:
+                path.unlink(missing_ok=True)
 
 
 def change(results: Results, landmarks: Landmarks, task: str, confidence: str, measure: Measure) -> Change:
@@ -55,12 +72,12 @@ def change(results: Results, landmarks: Landmarks, task: str, confidence: str, m
 
 
 def change_rows(results: Results, landmarks: Landmarks) -> list[ChangeRow]:
-    """Every confidence method x measure x task, the mean last."""
+    """Every confidence method x measure that it has x task, the mean last."""
     return [
         ChangeRow(confidence, task, measure, change(results, landmarks, task, confidence, measure))
         for confidence in results.confidences
-        for measure in CHANGED
-        for task in (*results.tasks, MEAN)
+        for measure in applying(CHANGED, confidence)
+        for task in (*results.tasks_of(confidence), MEAN)
     ]
 
 
@@ -75,13 +92,33 @@ def which_sce(bins: int) -> str:
     )
 
 
+def about_measures(results: Results) -> str:
+    """What a table of all measures of a run must say about its columns."""
+    bins = results.run.plan["bins"]
+    if results.choice_methods:
+        return which_sce(bins)
+    return f"ECE has M = {bins} bins of equal width ((m-1)/M, m/M]. NLL is in nats."
+
+
 def task_text(task: str) -> str:
     return MEAN if task == MEAN else code(task)
 
 
-def shown_tasks(results: Results) -> tuple[str, ...]:
-    """The tasks, and their mean where there is more than one."""
-    return results.tasks if len(results.tasks) == 1 else (*results.tasks, MEAN)
+def shown_tasks(results: Results, confidence: str) -> tuple[str, ...]:
+    """The tasks of a confidence method, and their mean where there is more than one."""
+    tasks = results.tasks_of(confidence)
+    return tasks if len(tasks) == 1 else (*tasks, MEAN)
+
+
+def over_text(results: Results) -> str:
+    """What means are means of."""
+    counts = [len(results.tasks_of(confidence)) for confidence in results.confidences]
+    if max(counts) == 1:
+        return "On the one task that was asked." if len(results.tasks) == 1 else "On the one task of each kind."
+    if min(counts) == max(counts) == len(results.tasks):
+        return f"Means over {len(results.tasks)} tasks, every task with the same weight."
+    over = [f"{code(c)} {count_text(n, 'task')}" for c, n in zip(results.confidences, counts, strict=True)]
+    return f"Means over the tasks that a confidence method applies to ({', '.join(over)}), each with the same weight."
 
 
 def _change_csv(results: Results, rows: list[ChangeRow]) -> str:
@@ -112,24 +149,34 @@ def _change_markdown(results: Results, rows: list[ChangeRow]) -> str:
                 rate_text(row.change.rate),
             )
             for row in rows
-            if row.confidence == confidence and row.task in shown_tasks(results)
+            if row.confidence == confidence and row.task in shown_tasks(results, confidence)
         ]
         header = ("measure", "task", "base", "aligned", "difference", "change rate")
         parts += [f"## Confidence method {code(confidence)}\n", markdown_table(header, lines, names=2)]
     return "\n".join(parts)
 
 
-def _points(results: Results, landmarks: Landmarks, confidence: str) -> Iterator[tuple[Result, bool, bool]]:
-    """The mean of every complete point, whether it is on the frontier and whether it is selected."""
+def _points(results: Results, landmarks: Landmarks, confidence: str) -> Iterator[tuple[Result, bool | None, bool]]:
+    """The mean of every complete point, whether it is on the frontier, if there is one, and whether it is selected."""
     candidates = results.candidates(confidence)
-    kept = non_dominated(candidates).tolist() if candidates else []
-    for row, on_frontier in zip(results.line(MEAN, confidence), kept, strict=True):
-        yield row, on_frontier, row.point == landmarks.selected
+    kept = (
+        dict(zip((c.name for c in candidates), non_dominated(candidates).tolist(), strict=True)) if candidates else {}
+    )
+    for row in results.line(MEAN, confidence):
+        yield row, kept.get(row.point.name), row.point == landmarks.selected
 
 
 def _points_csv(results: Results, landmarks: Landmarks) -> str:
     rows = [
-        [r.point.name, r.point.lam, confidence, landmarks.role(r.point), on_frontier, selected, r.measurement.n]
+        [
+            r.point.name,
+            *point_cells(r.point),
+            confidence,
+            landmarks.role(r.point),
+            on_frontier,
+            selected,
+            r.measurement.n,
+        ]
         + [measure.of(r.measurement) for measure in POINT_COLUMNS]
         + [r.measurement.ties]
         for confidence in results.confidences
@@ -148,16 +195,17 @@ def _points_markdown(results: Results, landmarks: Landmarks) -> str:
         f"{which_sce(bins)}\n",
     ]
     for confidence in results.confidences:
+        measures = applying(POINT_COLUMNS, confidence)
         lines = [
             (
-                lambda_text(r.point.lam),
+                place_text(r.point),
                 landmarks.role(r.point),
                 "yes" if on_frontier else "",
-                *(measure.text(measure.of(r.measurement)) for measure in POINT_COLUMNS),
+                *(measure.text(measure.of(r.measurement)) for measure in measures),
             )
             for r, on_frontier, _ in _points(results, landmarks, confidence)
         ]
-        header = ("lambda", "", "frontier", *(measure.label for measure in POINT_COLUMNS))
+        header = ("lambda", "", "frontier", *(measure.label for measure in measures))
         table = markdown_table(header, lines, names=3) if lines else "No point has all tasks yet.\n"
         parts += [f"## Confidence method {code(confidence)}\n", table]
     return "\n".join(parts)

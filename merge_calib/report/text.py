@@ -36,6 +36,19 @@ def lambda_text(lam: float) -> str:
     return f"{lam:.10f}".rstrip("0").rstrip(".")
 
 
+def number_text(value: float) -> str:
+    """A position on an axis: 512, 143,000 or 0.07."""
+    return f"{value:,.10g}"
+
+
+def short_text(value: float) -> str:
+    """A position in as few letters as under a figure: 512, 143k, 1.4B."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
 def rate_text(rate: float | None) -> str:
     """A change rate in %, with its sign."""
     return MISSING if rate is None else f"{decimals(rate, 1, '+')}%"

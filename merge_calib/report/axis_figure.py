@@ -1,13 +1,15 @@
-"""Every measure along the way from base to aligned and beyond."""
+"""Every measure along the way from base to aligned and beyond, or along the axis of an evaluation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from merge_calib.files import csv_text
+from merge_calib.report.axis import Axis, place_on, point_cells, point_columns
 from merge_calib.report.landmarks import Landmarks
-from merge_calib.report.measures import ACCURACY, BRIER, ECE, MEAN_CONFIDENCE, NLL, SCE, Measure
+from merge_calib.report.measures import ACCURACY, BRIER, ECE, MEAN_CONFIDENCE, NLL, SCE, Measure, applying
 from merge_calib.report.style import (
     COLOURS,
     GREY,
@@ -24,51 +26,58 @@ from merge_calib.results import MEAN, Results
 
 PANELS = (ACCURACY, SCE, ECE, NLL, BRIER, MEAN_CONFIDENCE)
 MOST_COLOURED = 12  # more tasks than this are drawn alike: nobody could tell them apart
-_LINES = ("-", (0, (4, 1.5)))
+_DASHES = ("-", (0, (4, 1.5)))
 
 
-def draw_lambda(results: Results, landmarks: Landmarks, confidence: str) -> Drawing | None:
-    """The measures against lambda, a thin line a task and a thick one for the mean; None without measurements."""
-    rows = [row for task in _lines(results) for row in results.line(task, confidence)]
+def draw_axis(results: Results, landmarks: Landmarks, confidence: str) -> Drawing | None:
+    """The measures along the axis, a thin line a task and a thick one for the mean; None without measurements."""
+    rows = [row for task in _lines(results, confidence) for row in results.line(task, confidence)]
     if not rows:
         return None
+    axis = Axis.of(results)
+    panels = applying(PANELS, confidence)
+    across = 3 if len(panels) > 4 else 2
     entries = [*_task_entries(results, confidence), *_landmark_entries(landmarks)]
     columns = _legend_columns(entries)
-    figure = new_figure(WIDE, 3.5 + 0.14 * -(-len(entries) // columns))
-    grid = figure.subplots(2, 3, sharex=True, squeeze=False)
-    for axes, measure in zip(grid.flat, PANELS, strict=True):
-        _panel(axes, results, confidence, measure)
+    width = WIDE / across - 0.4
+    figure = new_figure(WIDE, 3.5 + axis.names_height(width) + 0.14 * -(-len(entries) // columns))
+    grid = figure.subplots(2, across, sharex=True, squeeze=False)
+    for axes, measure in zip(grid.flat, panels, strict=True):
+        _panel(axes, results, axis, confidence, measure)
         _landmark_lines(axes, landmarks)
     for axes in grid[-1]:
-        axes.set_xlabel("λ (0 base, 1 aligned)")
+        axis.dress(axes, width)
+        axes.set_xlabel(axis.heading)
     figure.legend(handles=entries, loc="outside lower center", ncols=columns)
     return Drawing(figure, _numbers(results, confidence))
 
 
-def _lines(results: Results) -> tuple[str, ...]:
+def _lines(results: Results, confidence: str) -> tuple[str, ...]:
     """What has a line of its own; the mean of one task is that task."""
-    return results.tasks if len(results.tasks) == 1 else (*results.tasks, MEAN)
+    tasks = results.tasks_of(confidence)
+    return tasks if len(tasks) == 1 else (*tasks, MEAN)
 
 
-def _panel(axes: Axes, results: Results, confidence: str, measure: Measure) -> None:
+def _panel(axes: Axes, results: Results, axis: Axis, confidence: str, measure: Measure) -> None:
     plain_axes(axes)
     axes.set_title("NLL (nats)" if measure is NLL else measure.heading(results.run.plan["bins"]), loc="left")
     scale = 100 if measure.is_share else 1
-    for task in _lines(results):
-        pairs = [(row.point.lam, measure.of(row.measurement)) for row in results.line(task, confidence)]
-        known = [(lam, scale * value) for lam, value in pairs if value is not None]
-        axes.plot([lam for lam, _ in known], [value for _, value in known], **_look(results, task))
+    for task in _lines(results, confidence):
+        pairs = [(place_on(axis, row.point), measure.of(row.measurement)) for row in results.line(task, confidence)]
+        known = [(place, scale * value) for place, value in pairs if value is not None]
+        look = _look(task, results.tasks_of(confidence))
+        axes.plot([place for place, _ in known], [value for _, value in known], **look)
 
 
-def _look(results: Results, task: str) -> dict[str, Any]:
+def _look(task: str, tasks: Sequence[str]) -> dict[str, Any]:
     """The line of a task: colour and marker tell six apart, dashes six more."""
-    if task == _lines(results)[-1]:
+    if task == MEAN or len(tasks) == 1:
         return {"color": INK, "linewidth": 1.8, "marker": "o", "markersize": 2.8, "zorder": 4}
     thin: dict[str, Any] = {"linewidth": 0.8, "markersize": 2.2, "zorder": 3}
-    if len(results.tasks) > MOST_COLOURED:
+    if len(tasks) > MOST_COLOURED:
         return {**thin, "color": GREY, "linewidth": 0.5}
-    i = results.tasks.index(task)
-    dashes = _LINES[i // len(COLOURS) % len(_LINES)]
+    i = tasks.index(task)
+    dashes = _DASHES[i // len(COLOURS) % len(_DASHES)]
     return {**thin, "color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": dashes}
 
 
@@ -85,11 +94,12 @@ _SELECTED: dict[str, Any] = {"color": INK, "linewidth": 1.0, "linestyle": (0, (3
 
 
 def _task_entries(results: Results, confidence: str) -> list[Line2D]:
-    tasks = [task for task in _lines(results) if results.line(task, confidence)]
-    if len(results.tasks) > MOST_COLOURED:
-        alike = Line2D([], [], label=count_text(len(results.tasks), "task"), **_look(results, results.tasks[0]))
-        return [alike, *(Line2D([], [], label="mean", **_look(results, task)) for task in tasks if task == MEAN)]
-    return [Line2D([], [], label=label_text(task), **_look(results, task)) for task in tasks]
+    tasks = results.tasks_of(confidence)
+    drawn = [task for task in _lines(results, confidence) if results.line(task, confidence)]
+    if len(tasks) > MOST_COLOURED:
+        alike = Line2D([], [], label=count_text(len(tasks), "task"), **_look(tasks[0], tasks))
+        return [alike, *(Line2D([], [], label="mean", **_look(task, tasks)) for task in drawn if task == MEAN)]
+    return [Line2D([], [], label=label_text(task), **_look(task, tasks)) for task in drawn]
 
 
 def _landmark_entries(landmarks: Landmarks) -> list[Line2D]:
@@ -109,8 +119,11 @@ def _legend_columns(entries: list[Line2D]) -> int:
 
 
 def _numbers(results: Results, confidence: str) -> str:
-    rows = [row for task in (*results.tasks, MEAN) for row in results.line(task, confidence)]
+    rows = [row for task in (*results.tasks_of(confidence), MEAN) for row in results.line(task, confidence)]
     return csv_text(
-        ("task", "point", "lambda", *(measure.column for measure in PANELS)),
-        ([r.task, r.point.name, r.point.lam, *(measure.of(r.measurement) for measure in PANELS)] for r in rows),
+        ("task", "point", *point_columns(results), *(measure.column for measure in PANELS)),
+        (
+            [row.task, row.point.name, *point_cells(row.point), *(measure.of(row.measurement) for measure in PANELS)]
+            for row in rows
+        ),
     )
