@@ -13,6 +13,10 @@ from merge_calib.scoring.prompts import choice_prompt, continuation_context
 from merge_calib.scoring.questionnaire import Questionnaire, methods_for
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+)
 
 
 def chat_tokenizer(template=TEMPLATE):
@@ -53,11 +57,22 @@ def test_a_chat_scores_the_choice_without_a_leading_space():
 
 @pytest.mark.parametrize(
     ("template", "said"),
-    [(None, "chat_template"), ("{{ raise_exception('System role not supported') }}", "System role not supported")],
+    [(None, "chat_template"), (NO_SYSTEM, "System role not supported")],
 )
 def test_a_chat_that_cannot_be_made_is_said(template, said):
     with pytest.raises(ScoringError, match=f"--apply-chat-template: .*{said}"):
-        Encoder(chat_tokenizer(template), 512, Dress(is_chat=True)).choice(quiz())
+        Encoder(chat_tokenizer(template), 512, Dress(is_chat=True, system="Be brief.")).choice(quiz())
+
+
+@pytest.mark.parametrize(
+    ("template", "start"), [(TEMPLATE, "<s>[system]{header}[user]"), (NO_SYSTEM, "[user]{header}")]
+)
+def test_the_header_of_mmlu_is_the_system_message_of_a_chat_that_has_one(template, start):
+    tokenizer = chat_tokenizer(template)
+    task = quiz("mmlu")
+    prompt = text(tokenizer, Encoder(tokenizer, 512, Dress(is_chat=True)).choice(task).rows[0])
+    header = "The following are multiple choice questions (with answers) about things.\n\n"
+    assert prompt.startswith(start.format(header=header) + "What is red?\nA. a mill")
 
 
 def test_worked_examples_stand_after_the_header_each_with_its_answer():

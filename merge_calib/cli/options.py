@@ -73,7 +73,7 @@ def asking(command: F) -> F:
             default="choice",
             show_default=True,
             metavar="LIST",
-            help="choice, continuation-sum, -min, -mean, -norm, by comma; the first one selects the point.",
+            help="choice, continuation-sum, -min, -mean, -norm, by comma; in a sweep the first one selects the point.",
         ),
         click.option("--bins", default=10, show_default=True, help="M, the number of bins of ECE and SCE."),
         click.option("--limit", "-L", type=int, metavar="N", help="Ask N questions of each task only: the first ones."),
@@ -86,7 +86,7 @@ def asking(command: F) -> F:
             default="none",
             show_default=True,
             type=click.Choice(["none", "aligned", "both"]),
-            help="Ask through the chat template: all models (both, or no word), or all but the base (aligned).",
+            help="Who is asked through the chat template: all models (both, or no word), or in a sweep all but the base (aligned).",
         ),
         click.option("--system-instruction", metavar="TEXT", help="System message of the chat."),
         click.option(

@@ -11,7 +11,7 @@ import numpy as np
 from merge_calib.errors import ScoringError
 from merge_calib.questions import LETTERS, Passage, PassageSet, Task, TaskSet
 from merge_calib.scores import Integers
-from merge_calib.scoring.prompts import choice_prompt, continuation, continuation_context, finish_prompt
+from merge_calib.scoring.prompts import choice_body, choice_header, continuation, continuation_context, finish_prompt
 from merge_calib.scoring.rows import EncodedTask, Row
 
 Way = Literal["choice", "continuation", "next-token"]
@@ -68,7 +68,7 @@ class Encoder:
 
     def choice(self, task: TaskSet) -> EncodedTask:
         """One row a question; at its last position every letter is a candidate."""
-        prompts = [self._dressed(choice_prompt(task, q, task.shots(q, self.dress.shots))) for q in task.questions]
+        prompts = self._choice_prompts(task)
         form, letters = self._letters(task, prompts[0])
         rows, truncated = [], 0
         for index, ids in enumerate(self._ids(prompts)):
@@ -113,7 +113,7 @@ class Encoder:
     def choice_texts(self, task: TaskSet, form: str) -> list[list[tuple[str, str]]]:
         """For each question the pairs of prompt and letter; `form` is how the first letter is written."""
         space = form.removesuffix("A")
-        prompts = [self._dressed(choice_prompt(task, q, task.shots(q, self.dress.shots))) for q in task.questions]
+        prompts = self._choice_prompts(task)
         return [
             [(prompt, space + letter) for letter in LETTERS[: len(q.choices)]]
             for prompt, q in zip(prompts, task.questions, strict=True)
@@ -179,18 +179,32 @@ class Encoder:
             f"task {task.name}: the tokenizer has no single token for the letter {lost!r} after the prompt"
         )
 
-    def _dressed(self, text: str) -> str:
-        """The text as the user's message of a chat, up to where the model's answer begins; or the text itself."""
+    def _choice_prompts(self, task: TaskSet) -> list[str]:
+        return [
+            self._dressed(choice_body(task, q, task.shots(q, self.dress.shots)), choice_header(task, q))
+            for q in task.questions
+        ]
+
+    def _dressed(self, text: str, header: str = "") -> str:
+        """Header and text as they are, or as the messages of a chat up to where the model's answer begins.
+
+        In a chat the header belongs to the system message, as in lm-eval; where the template knows none, and the user
+        has not asked for one, it stands before the text.
+        """
         if not self.dress.is_chat:
-            return text
-        messages = [{"role": "user", "content": text}]
-        if self.dress.system is not None:
-            messages.insert(0, {"role": "system", "content": self.dress.system})
+            return header + text
+        system = f"{self.dress.system}\n\n{header}" if self.dress.system and header else self.dress.system or header
         try:
-            rendered = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            return self._chat(system, text)
         except Exception as error:  # the template is code that comes with the model
-            raise ScoringError(f"--apply-chat-template: {str(error).splitlines()[0]}") from error
-        return str(rendered)
+            if not header or self.dress.system:
+                raise ScoringError(f"--apply-chat-template: {str(error).splitlines()[0]}") from error
+        return self._dressed(header + text)
+
+    def _chat(self, system: str | None, text: str) -> str:
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": text})
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def _cut(self, tokens: list[int]) -> tuple[list[int], bool]:
         return tokens[-self.max_length :], len(tokens) > self.max_length

@@ -10,13 +10,22 @@ PROMPTS = 1  # raised whenever a text below changes, so that no run mixes two wo
 def choice_prompt(task: TaskSet, q: Question, shots: Sequence[Question] = ()) -> str:
     """The text after which the `choice` method reads the letters ` A`, ` B`, ...
 
-    `shots` are worked examples that stand before the question, each with its right letter; MMLU's header stands once.
+    `shots` are worked examples that stand before the question, each with its right letter.
     Sources: MMLU, Hendrycks et al. 2021; ARC, HellaSwag and PIQA, the prompt of Yang et al. 2024 as Oh & Hwang 2024
     use it. MMLU's questions lose blanks at their ends, as in lm-eval; no other text is changed.
     """
-    header = f"{_MMLU_HEADER} {q.subject}.\n\n" if task.style == "mmlu" else ""
+    return choice_header(task, q) + choice_body(task, q, shots)
+
+
+def choice_header(task: TaskSet, q: Question) -> str:
+    """What MMLU says once before all questions; a chat says it as its system message. Nothing for other styles."""
+    return f"{_MMLU_HEADER} {q.subject}.\n\n" if task.style == "mmlu" else ""
+
+
+def choice_body(task: TaskSet, q: Question, shots: Sequence[Question] = ()) -> str:
+    """The prompt without its header."""
     examples = [f"{_asked(task, shot)} {LETTERS[shot.answer]}\n\n" for shot in shots]
-    return f"{header}{''.join(examples)}{_asked(task, q)}"
+    return f"{''.join(examples)}{_asked(task, q)}"
 
 
 def continuation_context(q: Question, shots: Sequence[Question] = ()) -> str:
