@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -461,3 +462,70 @@ def test_unrecorded_scores_that_are_damaged_are_measured_again(pair_folders, que
     (out / "scores" / "linear-lambda-0.0000" / "quiz.choice.npz").write_bytes(b"half")
     sweep(plan(pair_folders, questions, out, lambdas="0,1"))
     assert files(out) == before
+
+
+@pytest.fixture
+def short_pair(tmp_path):
+    """Models that take 48 tokens: fewer than some prompts have."""
+    folders = []
+    for seed, side in enumerate(("base", "aligned")):
+        model = tiny_llama(seed + 1)
+        model.config.max_position_embeddings = 48
+        folders.append(save_model(model, tmp_path / side, torch.bfloat16))
+    return folders
+
+
+def test_prompts_that_are_too_long_are_cut_and_counted_or_refused(short_pair, questions, tmp_path):
+    sweep(plan(short_pair, questions, tmp_path / "out", lambdas="0,1"))
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["tasks"]["quiz"]["truncated"]["choice"] == 12
+    with pytest.raises(InputError, match="--strict: task quiz: 12 of 12 prompts are longer than the 48 tokens"):
+        sweep(plan(short_pair, questions, tmp_path / "strict", lambdas="0,1", strict=True))
+    assert not (tmp_path / "strict").exists()
+
+
+def test_choices_that_are_equal_are_asked_and_tie(pair_folders, tmp_path):
+    path = tmp_path / "same.jsonl"
+    path.write_text(json.dumps({"question": "Which?", "choices": ["red", "red", "blue"], "answer": 1}) + "\n")
+    sweep(plan(pair_folders, path, tmp_path / "out", lambdas="0,1", confidence="continuation-sum"))
+    scores = load_scores(tmp_path / "out" / "scores" / "linear-lambda-0.0000" / "same.continuation-sum.npz").logprobs
+    assert scores[0, 0] == scores[0, 1] != scores[0, 2]
+
+
+def test_the_base_is_asked_plainly_where_only_the_aligned_model_has_a_chat(pair_folders, questions, tmp_path):
+    """lambda 0 gives the scores of a run without chats, lambda 1 those of a run that asks everybody through one."""
+    folders = []
+    for folder in pair_folders:
+        folders.append(tmp_path / folder.name)
+        shutil.copytree(folder, folders[-1])
+        tokenizer = byte_tokenizer()
+        tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+        tokenizer.save_pretrained(folders[-1])
+    found = {}
+    for chat in ("none", "aligned", "both"):
+        out = tmp_path / f"out-{chat}"
+        sweep(plan(folders, questions, out, lambdas="0,1", chat=chat))
+        for lam in ("0.0000", "1.0000"):
+            found[chat, lam] = load_scores(out / "scores" / f"linear-lambda-{lam}" / "quiz.choice.npz").logprobs
+    np.testing.assert_array_equal(found["aligned", "0.0000"], found["none", "0.0000"])
+    np.testing.assert_array_equal(found["aligned", "1.0000"], found["both", "1.0000"])
+    assert np.nanmax(np.abs(found["none", "1.0000"] - found["both", "1.0000"])) > 1e-3
+    with pytest.raises(RunDirectoryError, match="apply_chat_template: the run has none, asked is both"):
+        sweep(plan(folders, questions, tmp_path / "out-none", lambdas="0,1", chat="both"))
+
+
+def test_next_token_tasks_are_measured_beside_and_do_not_select(pair_folders, questions, tmp_path):
+    (tmp_path / "texts").mkdir()
+    for i in range(5):
+        (tmp_path / "texts" / f"{i}.txt").write_text(f"Text number {i} has some words in it.")
+    asked = plan(pair_folders, questions, tmp_path / "out", lambdas="0,0.5,1")
+    asked = replace(asked, tasks=(*asked.tasks, f"clm:{tmp_path / 'texts'}"))
+    results = sweep(asked)
+    found = rows(tmp_path / "out")
+    texts = [row for row in found if row["confidence"] == "next-token" and row["task"] == "clm-texts"]
+    assert [row["n"] for row in texts] == ["5"] * 3
+    assert {row["sce"] for row in texts} == {""}
+    assert {row["n"] for row in found if row["task"] == "mean" and row["confidence"] == "choice"} == {"12"}
+    assert results.can_select
+    with pytest.raises(InputError, match="next-token tasks only"):
+        sweep(replace(asked, tasks=asked.tasks[1:], out=tmp_path / "other"))
