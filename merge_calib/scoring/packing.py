@@ -19,6 +19,7 @@ LEAST_TREES = 8  # that share a head
 # Tokens that one more head must save, because it is read by itself and leaves one more pack unfilled: a share of the
 # budget, so that large devices are not kept from filling their packs.
 LEAST_COST, COST_SHARE = 128, 64
+SLIM = 0.9  # of the largest tree: a smaller one begins a new pack, once a quarter of the budget is used
 DEEPEST = 40  # nested heads that are looked at; a bound on recursion
 
 Ids = tuple[int, ...]
@@ -223,13 +224,13 @@ def _filled(head: int, trees: Sequence[Tree], max_tokens: int, side_by_side: boo
     picked: list[Tree] = []
     size = 0
     for tree in trees:
-        more = len(picked[0].tokens) if picked and side_by_side else len(tree.tokens)
-        if picked and size + more > max_tokens:
+        width = len(picked[0].tokens) if picked and side_by_side else len(tree.tokens)
+        wasteful = size >= max_tokens // 4 and len(tree.tokens) < SLIM * width
+        if picked and (size + width > max_tokens or wasteful):
             yield Pack(head, tuple(picked))
-            picked, size = [], 0
-            more = len(tree.tokens)
+            picked, size, width = [], 0, len(tree.tokens)
         picked.append(tree)
-        size += more
+        size += width
     if picked:
         yield Pack(head, tuple(picked))
 
