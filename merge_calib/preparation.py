@@ -26,7 +26,7 @@ from merge_calib.questions import PassageSet, Task
 from merge_calib.results import MEAN
 from merge_calib.run_directory import FORMAT
 from merge_calib.scoring.encoder import Dress, Encoder
-from merge_calib.scoring.model import load_tokenizer, longest_context, resolved_config
+from merge_calib.scoring.loading import load_tokenizer, longest_context, resolved_config
 from merge_calib.scoring.prompts import PROMPTS
 from merge_calib.scoring.questionnaire import ConfidenceMethod, Questionnaire, methods_for, require_same_ids, way_of
 from merge_calib.tasks import Library, available_tasks, load_task

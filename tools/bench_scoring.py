@@ -48,7 +48,8 @@ from merge_calib.questions import TaskSet
 from merge_calib.scores import Floats
 from merge_calib.scoring.budget import Budget
 from merge_calib.scoring.encoder import Encoder
-from merge_calib.scoring.model import LanguageModel, load_tokenizer, longest_context
+from merge_calib.scoring.loading import load_tokenizer, longest_context
+from merge_calib.scoring.model import LanguageModel
 from merge_calib.scoring.questionnaire import ConfidenceMethod, Questionnaire, way_of
 from merge_calib.scoring.scorer import score
 from merge_calib.tasks import Library, load_task

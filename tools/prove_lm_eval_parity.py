@@ -41,7 +41,8 @@ from merge_calib.questions import LETTERS, Question, TaskSet
 from merge_calib.scores import ChoiceScores, Floats
 from merge_calib.scoring.budget import Budget
 from merge_calib.scoring.encoder import Encoder
-from merge_calib.scoring.model import LanguageModel, load_tokenizer, longest_context
+from merge_calib.scoring.loading import load_tokenizer, longest_context
+from merge_calib.scoring.model import LanguageModel
 from merge_calib.scoring.prompts import choice_prompt, continuation, continuation_context
 from merge_calib.scoring.questionnaire import ConfidenceMethod, Questionnaire
 from merge_calib.scoring.rows import EncodedTask

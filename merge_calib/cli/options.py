@@ -86,7 +86,8 @@ def asking(command: F) -> F:
             default="none",
             show_default=True,
             type=click.Choice(["none", "aligned", "both"]),
-            help="Who is asked through the chat template: all models (both, or no word), or in a sweep all but the base (aligned).",
+            help="Who is asked through the chat template: all models (both, or no word), or in a sweep all but the "
+            "base (aligned).",
         ),
         click.option("--system-instruction", metavar="TEXT", help="System message of the chat."),
         click.option(
