@@ -320,3 +320,31 @@ def test_a_checkpoint_that_lacks_a_tensor_of_its_model_is_refused(folder, tmp_pa
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"lacks 1 tensor.*model\.layers\.1\.mlp\.up_proj\.weight"):
         LanguageModel(Checkpoint.open(broken), CPU, torch.float32)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def scored_on_gpu(folder, dtype, attention=None):
+    model = LanguageModel(Checkpoint.open(folder), torch.device("cuda"), dtype)
+    if attention == "rows":
+        model.use_rows()
+    questionnaire = Questionnaire(Encoder(byte_tokenizer(), 512))
+    return model, score(model, questionnaire, quiz("mmlu"), METHODS, Budget.of(model, None))
+
+
+@needs_gpu
+def test_a_gpu_gives_the_scores_of_the_cpu_in_float32(folder):
+    model, found = scored_on_gpu(folder, torch.float32)
+    assert model.attention == "blocks"
+    assert_same(found, {c: s.logprobs for c, s in scored(folder, quiz("mmlu")).items()})
+
+
+@needs_gpu
+def test_a_gpu_reads_packs_in_half_precision_as_it_reads_rows(folder):
+    model, found = scored_on_gpu(folder, torch.bfloat16)
+    _, rows = scored_on_gpu(folder, torch.bfloat16, "rows")
+    assert model.attention == "varlen"
+    for method in METHODS:
+        difference = found[method].logprobs - rows[method].logprobs
+        assert np.nanmean(np.abs(difference)) < 0.1 * np.nanstd(rows[method].logprobs)

@@ -1,4 +1,4 @@
-"""A slow reference for the scorer: one row a choice, one row a forward pass, full float32 logits.
+"""A slow reference for the scorer: one row a choice, one row a forward pass, full logits, their softmax in float64.
 
 It shares nothing with merge_calib.scoring but the tokenizer and the prompt texts that it is given.
 """
@@ -27,7 +27,7 @@ def choice_log_probabilities(model: Any, tokenizer: Any, context: str, continuat
         targets = joint[begin : begin + step]
         fed = joint[: begin + len(targets) - 1][-limit:]
         with torch.no_grad():
-            logits = model(input_ids=torch.tensor([fed])).logits[0].float()
+            logits = model(input_ids=torch.tensor([fed])).logits[0].double()
         log_probabilities = torch.log_softmax(logits, dim=-1)[-len(targets) :]
         found += [float(log_probabilities[i, target]) for i, target in enumerate(targets)]
     return found
@@ -45,6 +45,6 @@ def letter_log_probabilities(model: Any, tokenizer: Any, prompt: str, letters: s
             break
     fed = start[-getattr(model.config, "max_position_embeddings", NO_LIMIT) :]
     with torch.no_grad():
-        logits = model(input_ids=torch.tensor([fed])).logits[0, -1].float()
+        logits = model(input_ids=torch.tensor([fed])).logits[0, -1].double()
     log_probabilities = torch.log_softmax(logits, dim=-1)
     return [float(log_probabilities[ids[-1]]) for ids in joint]

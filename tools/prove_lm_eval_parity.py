@@ -2,8 +2,9 @@
 
     python tools/prove_lm_eval_parity.py --model FOLDER --data-dir DIR [--limit N] [--per-subject N] [--out FILE.md]
 
-ARC-Easy and PIQA by continuation-sum, MMLU by choice, all in float32 on the CPU. Ours: the package's own encoder and
-batched scorer. Theirs: `HFLM.loglikelihood` of lm-eval 0.4.13 with `logits_cache=False`, twice. First on our texts,
+ARC-Easy and PIQA by continuation-sum, MMLU by choice, on the CPU: in float64, where nothing is left but the meaning
+of the two, or with --dtype float32, where sums of hundreds of tokens differ by rounding. Ours: the package's own
+encoder and batched scorer. Theirs: `HFLM.loglikelihood` of lm-eval 0.4.13 with `logits_cache=False`, twice. First on our texts,
 which checks tokens, BOS, truncation and the arithmetic; then on the texts that lm-eval's own task definitions make
 from the same files, which checks the prompts too. Questions that cannot agree are set apart, each with its reason
 and its difference; all others must agree within 1e-4, otherwise the exit code is 1.
@@ -74,11 +75,11 @@ class Ours:
     encoder: Encoder
 
     @classmethod
-    def open(cls, folder: Path) -> "Ours":
-        """The model in `folder`, computing in float32 on the CPU."""
+    def open(cls, folder: Path, dtype: str = "float32") -> "Ours":
+        """The model in `folder`, computing in `dtype` on the CPU."""
         tokenizer = load_tokenizer(folder)
         encoder = Encoder(tokenizer, longest_context(folder, tokenizer))
-        return cls(LanguageModel(Checkpoint.open(folder), torch.device("cpu"), torch.float32), encoder)
+        return cls(LanguageModel(Checkpoint.open(folder), torch.device("cpu"), getattr(torch, dtype)), encoder)
 
     def encode(self, task: TaskSet, method: ConfidenceMethod) -> EncodedTask:
         """The rows of `task`."""
@@ -94,10 +95,11 @@ class Ours:
 class Harness:
     """lm-eval's side."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtype: str = "float32") -> None:
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        options: Values = {"dtype": "float32", "device": "cpu", "batch_size": BATCH_ROWS, "logits_cache": False}
-        self._model = HFLM(pretrained=str(folder), **options)
+        options: Values = {"dtype": dtype, "device": "cpu", "batch_size": BATCH_ROWS, "logits_cache": False}
+        softmax = {"softmax_dtype": dtype} if dtype == "float64" else {}
+        self._model = HFLM(pretrained=str(folder), **options, **softmax)
         self._exact = HFLM(pretrained=str(folder), softmax_dtype="float64", **options)
 
     def ask(self, texts: Sequence[Sequence[Pair]], *, exact: bool = False) -> list[list[Reply]]:
@@ -449,10 +451,11 @@ def _differences(scores: Floats, replies: Sequence[Sequence[Reply]]) -> Floats:
 # The report
 
 
-def report(findings: Sequence[TaskFindings], model: str, command: str) -> str:
+def report(findings: Sequence[TaskFindings], model: str, dtype: str, command: str) -> str:
     """The outcome as Markdown."""
     agrees = all(f.agrees for f in findings)
-    lines = ["# Parity with lm-eval", "", _verdict(agrees), "", *_conditions(model, command), "", *_table(findings)]
+    conditions = _conditions(model, dtype, command)
+    lines = ["# Parity with lm-eval", "", _verdict(agrees), "", *conditions, "", *_table(findings)]
     for found in findings:
         lines += _remarks(found)
     return "\n".join(lines) + "\n"
@@ -464,7 +467,7 @@ def _verdict(agrees: bool) -> str:
     return f"**The two do NOT agree**: see the differences above {TOLERANCE:g} nats, refusals and answers."
 
 
-def _conditions(model: str, command: str) -> list[str]:
+def _conditions(model: str, dtype: str, command: str) -> list[str]:
     versions = {
         "Python": platform.python_version(),
         "torch": torch.__version__,
@@ -475,7 +478,7 @@ def _conditions(model: str, command: str) -> list[str]:
         f"- made by `{command}` on {datetime.date.today().isoformat()}, {os.cpu_count()} CPU cores, "
         f"{torch.get_num_threads()} thread(s)",
         "- " + ", ".join(f"{name} {version}" for name, version in versions.items()),
-        f"- model `{model}`, float32 on both sides; ours batched by {MAX_TOKENS} tokens, lm-eval by {BATCH_ROWS} rows, "
+        f"- model `{model}`, {dtype} on both sides; ours batched by {MAX_TOKENS} tokens, lm-eval by {BATCH_ROWS} rows, "
         "`logits_cache=False`; each side adds the tokenizer's own default BOS",
         "- texts `ours`: our contexts and continuations through `HFLM.loglikelihood`; texts `lm-eval's`: the requests "
         "of lm-eval's own task definition over the same files (where they are ours word for word, the same replies "
@@ -539,9 +542,10 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, required=True, help="the folder with arc_easy, piqa and mmlu")
     parser.add_argument("--limit", type=int, help="the first N questions of each task (default: all)")
     parser.add_argument("--per-subject", type=int, metavar="N", help="of MMLU the first N of each subject")
+    parser.add_argument("--dtype", default="float64", choices=("float32", "float64"), help="what both sides compute in")
     parser.add_argument("--out", type=Path, help="write the report there too")
     arguments = parser.parse_args()
-    ours, harness = Ours.open(arguments.model), Harness(arguments.model)
+    ours, harness = Ours.open(arguments.model, arguments.dtype), Harness(arguments.model, arguments.dtype)
     findings = []
     for name in METHODS:
         print(f"{name} ...", file=sys.stderr, flush=True)
@@ -549,8 +553,9 @@ def main() -> int:
         findings.append(compare_task(name, ours, harness, arguments.data_dir, *sizes))
     limited = f" --limit {arguments.limit}" if arguments.limit else ""
     limited += f" --per-subject {arguments.per_subject}" if arguments.per_subject else ""
+    limited += "" if arguments.dtype == "float64" else f" --dtype {arguments.dtype}"
     command = f"python tools/{Path(__file__).name} --model {arguments.model.name} --data-dir {arguments.data_dir.name}"
-    text = report(findings, arguments.model.name, command + limited)
+    text = report(findings, arguments.model.name, arguments.dtype, command + limited)
     print(text)
     if arguments.out:
         with written_whole(arguments.out) as partial:

@@ -136,3 +136,4 @@ def _batch(
 
 
 PLANNERS: dict[Attention, Planner] = {"varlen": joined_batches, "blocks": block_batches, "rows": padded_batches}
+NOTHING = Reading(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))

@@ -1,9 +1,14 @@
 """The output embedding at scored positions: log-probabilities in float32 without a (positions, vocabulary) tensor."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
+
+from merge_calib.scoring.batches import Reading
 
 CHUNK_ON_CPU, CHUNK = 2048, 16384  # columns of the vocabulary at once; measured, see tools/results/
 ROWS = 4096  # scored positions at once
@@ -32,36 +37,40 @@ class ScoredHead(nn.Module):
         assert isinstance(weight, torch.Tensor)
         return weight
 
+    @property
+    def _computes(self) -> torch.dtype:
+        """What logits are computed in: float32, or float64 for a model in float64, which proofs use."""
+        return torch.float64 if self.weight.dtype == torch.float64 else torch.float32
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         self.hidden = hidden.reshape(-1, hidden.shape[-1])[self.places]
         return hidden.new_zeros(1, 1, 1, dtype=torch.float32) if self.reply is None else self.reply
 
-    def read(
-        self, slots: torch.Tensor, ids: torch.Tensor, finish: Finish
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def read(self, slots: torch.Tensor, ids: torch.Tensor, finish: Finish) -> Reading:
         """Log-probability of ids[r] at the kept position slots[r], and of the most probable token there with its id.
 
         slots (R,), ids (R,): on the device of the weights; `finish` is what the architecture does to logits
-        Gives three tensors (R,). The sum over the vocabulary is taken in chunks, with a running maximum.
+        Logits and their sums are float32, the sum over the vocabulary is taken in chunks with a running maximum; what
+        is left for each reading is done in float64, because hundreds of them may be added up.
         """
-        logprobs = self.hidden.new_empty(len(ids), dtype=torch.float32)
-        tops = self.hidden.new_empty(len(self.hidden), dtype=torch.float32)
-        top_ids = torch.zeros(len(self.hidden), dtype=torch.long, device=self.hidden.device)
+        parts = []
         for first in range(0, len(self.hidden), ROWS):
-            rows = slice(first, first + ROWS)
             asked = (slots >= first) & (slots < first + ROWS)
-            said, tops[rows], top_ids[rows] = self._read_rows(rows, slots[asked] - first, ids[asked], finish)
-            logprobs[asked] = said
-        return logprobs, tops[slots], top_ids[slots]
+            parts.append(
+                (asked, *self._read_rows(self.hidden[first : first + ROWS], slots[asked] - first, ids[asked], finish))
+            )
+        said, top, total, top_id = (self._joined(parts, i) for i in range(1, 5))
+        mass = np.log(total.astype(np.float64))
+        return Reading(said.astype(np.float64) - top.astype(np.float64) - mass, -mass, top_id)
 
     def _read_rows(
-        self, rows: slice, slots: torch.Tensor, ids: torch.Tensor, finish: Finish
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        hidden = self.hidden[rows]
-        top = hidden.new_full((len(hidden),), torch.finfo(torch.float32).min, dtype=torch.float32)
+        self, hidden: torch.Tensor, slots: torch.Tensor, ids: torch.Tensor, finish: Finish
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """For each reading (R,): its logit, the largest logit l, sum of exp(logit - l), and the largest logit's id."""
+        top = hidden.new_full((len(hidden),), torch.finfo(torch.float32).min, dtype=self._computes)
         top_id = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
-        total = torch.zeros_like(top)  # of exp(logit - top) so far
-        said = torch.zeros(len(ids), dtype=torch.float32, device=hidden.device)
+        total = torch.zeros_like(top)
+        said = top.new_zeros(len(ids))
         for begin, logits in self._chunks(hidden):
             logits = finish(logits)
             here = (ids >= begin) & (ids < begin + logits.shape[1])
@@ -70,10 +79,18 @@ class ScoredHead(nn.Module):
             top_id = torch.where(most > top, which + begin, top_id)
             before, top = top, torch.maximum(top, most)
             total = total * (before - top).exp() + logits.sub_(top[:, None]).exp_().sum(1)
-        return said - (top + total.log())[slots], -total.log(), top_id
+        return said, top[slots], total[slots], top_id[slots]
+
+    @staticmethod
+    def _joined(parts: Sequence[tuple[torch.Tensor, ...]], i: int) -> NDArray[Any]:
+        """Field `i` of all parts, in the order of the readings."""
+        whole = parts[0][i].new_zeros(len(parts[0][0]))
+        for part in parts:
+            whole[part[0]] = part[i]
+        return np.asarray(whole.cpu().numpy())
 
     def _chunks(self, hidden: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """Float32 logits of some columns after the other; products of half-precision numbers are exact in it."""
+        """Logits of some columns after the other, in float32; products of half-precision numbers are exact in it."""
         bias = getattr(self.head, "bias", None)
         chunk = CHUNK_ON_CPU if hidden.device.type == "cpu" else CHUNK
         for begin in range(0, len(self.weight), chunk):
@@ -81,8 +98,8 @@ class ScoredHead(nn.Module):
             if hidden.is_cuda and hidden.dtype == weight.dtype != torch.float32 and _MIXED:
                 logits = torch.mm(hidden, weight.T, out_dtype=torch.float32)
             else:
-                logits = nn.functional.linear(hidden.float(), weight.float())
-            yield begin, logits if bias is None else logits.add_(bias[begin : begin + chunk].float())
+                logits = nn.functional.linear(hidden.to(self._computes), weight.to(self._computes))
+            yield begin, logits if bias is None else logits.add_(bias[begin : begin + chunk].to(self._computes))
 
 
 def find_finish(answer: Callable[[torch.Tensor], torch.Tensor], softcap: float | None) -> Finish | None:

@@ -11,6 +11,7 @@ from merge_calib.errors import CheckpointError
 from merge_calib.scores import Floats, Integers
 from merge_calib.scoring.attention import NAME, PackedAttention, UnfitAttentionError, has_varlen
 from merge_calib.scoring.batches import (
+    NOTHING,
     PLANNERS,
     Attention,
     Batch,
@@ -77,9 +78,9 @@ class LanguageModel:
         self._head.places = self._there(batch.places)
         with torch.inference_mode():
             self._pass(batch)
-            parts = self._head.read(self._there(batch.slots), self._there(batch.ids), self._finish)
-        logprobs, tops, top_ids = (part.cpu().numpy() for part in parts)
-        return Reading(logprobs.astype(np.float64), tops.astype(np.float64), top_ids)
+            if not len(batch.reads):
+                return NOTHING
+            return self._head.read(self._there(batch.slots), self._there(batch.ids), self._finish)
 
     @property
     def plan(self) -> Planner:
