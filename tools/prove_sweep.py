@@ -231,7 +231,7 @@ def describe(killed: int, same: bool, differences: list[Difference]) -> str:
         f"- Its scores and rows of results.csv at lambda 0, 0.5 and 1 are {'byte for byte' if same else 'NOT'} those",
         "  of a run that nobody disturbed.",
         "- Scores against a plain float64 loop, one row a choice, over saved checkpoints (tolerance: the larger of",
-        f"  {TOLERANCE:g} nats and {RELATIVE:g} of the score, which is what float32 leaves of a sum of hundreds of tokens):",
+        f"  {TOLERANCE:g} nats and {RELATIVE:g} of the score; float32 leaves no more of a sum of hundreds of tokens):",
         "",
         "| lambda | task | confidence | scores | largest difference | mean difference | beyond the tolerance |",
         "|---|---|---|---|---|---|---|",
