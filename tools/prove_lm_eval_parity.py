@@ -6,8 +6,8 @@ ARC-Easy and PIQA by continuation-sum, MMLU by choice, on the CPU: in float64, w
 of the two, or with --dtype float32, where sums of hundreds of tokens differ by rounding. Ours: the package's own
 encoder and batched scorer. Theirs: `HFLM.loglikelihood` of lm-eval 0.4.13 with `logits_cache=False`, twice. First on
 our texts, which checks tokens, BOS, truncation and the arithmetic; then on the texts that lm-eval's own task
-definitions make from the same files, which checks the prompts too. Questions that cannot agree are set apart, each with its reason
-and its difference; all others must agree within 1e-4, otherwise the exit code is 1.
+definitions make from the same files, which checks the prompts too. Questions that cannot agree are set apart, each
+with its reason and its difference; all others must agree within 1e-4, otherwise the exit code is 1.
 """
 
 import argparse
