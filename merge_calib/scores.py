@@ -84,7 +84,7 @@ class TopPredictions:
     confidence: Floats
     hit: Booleans
     log_truth: Floats
-    ties: int = 0
+    ties: None = None  # not counted
 
 
 @dataclass(frozen=True)

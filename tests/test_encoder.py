@@ -194,3 +194,22 @@ def test_rows_that_were_damaged_are_made_again(tmp_path, monkeypatch):
     [path] = (tmp_path / "merge-calib" / "rows").iterdir()
     path.write_bytes(path.read_bytes()[:100])
     assert same(Questionnaire(Encoder(byte_tokenizer(), 512)).encoded(quiz(), "choice"), first)
+
+
+def test_a_chat_whose_template_names_another_token_has_rows_of_its_own():
+    def fingerprint(**names):
+        tokenizer = chat_tokenizer()
+        for key, value in names.items():
+            setattr(tokenizer, key, value)
+        return Encoder(tokenizer, 512, Dress(is_chat=True)).fingerprint
+
+    assert fingerprint() == fingerprint()
+    assert fingerprint(eos_token="<s>") != fingerprint()
+
+
+def test_a_template_that_tells_the_date_tells_the_same_every_day():
+    template = "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}{{ messages[0]['content'] }}"
+    tokenizer = chat_tokenizer(template)
+    assert text(tokenizer, Encoder(tokenizer, 512, Dress(is_chat=True)).choice(quiz()).rows[0]).startswith(
+        "26 Jul 2024"
+    )

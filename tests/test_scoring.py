@@ -6,14 +6,16 @@ import torch
 from conftest import byte_tokenizer, save_model, tiny_llama
 from plain_loop import choice_log_probabilities
 from tiny_models import ARCHITECTURES, tiny_model
-from transformers import AutoModelForCausalLM
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from merge_calib.checkpoints.checkpoint import Checkpoint
 from merge_calib.errors import CheckpointError, InputError, ScoringError
 from merge_calib.questions import Question, TaskSet
-from merge_calib.scoring import attention
+from merge_calib.scoring import attention, head
 from merge_calib.scoring.budget import Budget
 from merge_calib.scoring.encoder import Dress, Encoder
+from merge_calib.scoring.loading import longest_context
 from merge_calib.scoring.model import LanguageModel
 from merge_calib.scoring.prompts import choice_prompt, continuation, continuation_context
 from merge_calib.scoring.questionnaire import CONFIDENCE_METHODS, NEXT_TOKEN, Questionnaire
@@ -138,30 +140,78 @@ def test_packs_with_wrong_positions_or_wrong_families_are_refused(folder, monkey
     assert opened(folder).attention == "rows"
 
 
-def test_branches_as_separate_sequences_give_the_same_scores(folder, monkeypatch):
-    """The variable-length layout, on the CPU: each sequence by a slow loop in the place of the CUDA kernel."""
+def test_the_sum_over_the_vocabulary_is_taken_in_chunks_of_any_size(folder, monkeypatch):
+    reference = scored(folder, quiz())
+    monkeypatch.setattr(head, "CHUNK_ON_CPU", 50)
+    monkeypatch.setattr(head, "ROWS", 3)
+    assert_same(scored(folder, quiz()), {c: reference[c].logprobs for c in METHODS})
 
-    def slow(query, key, value, starts, key_starts, most, most_keys, scale, window):
-        out = torch.empty_like(query)
-        groups = query.shape[1] // key.shape[1]
-        for b in range(len(starts) - 1):
-            q = query[starts[b] : starts[b + 1]]
-            k, v = (part[key_starts[b] : key_starts[b + 1]].repeat_interleave(groups, 1) for part in (key, value))
-            assert len(q) <= most
-            assert len(k) <= most_keys
-            scores = torch.einsum("qhd,khd->hqk", q, k) * scale
-            places = torch.arange(len(q))[:, None] + len(k) - len(q)  # the last query stands at the last key
-            scores = scores.masked_fill(torch.arange(len(k)) > places, -torch.inf)
-            out[starts[b] : starts[b + 1]] = torch.einsum("hqk,khd->qhd", scores.softmax(-1), v)
-        return out
 
-    task = quiz(style="mmlu")
-    reference = scored(folder, task, 400)
-    monkeypatch.setattr(attention, "_varlen", slow)
+@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+def test_the_head_agrees_with_a_softmax_over_all_logits(chunk, monkeypatch):
+    """Large logits in the first chunk and in the last, and a tie across chunks, which goes to the smaller id."""
+    monkeypatch.setattr(head, "CHUNK_ON_CPU", chunk)
+    logits = torch.tensor([[90.0, -3.0, 0.0, 90.0, 1.0], [-50.0, -60.0, -70.0, 2.0, 80.0]])
+    scored_head = head.ScoredHead(torch.nn.Linear(5, 5, bias=False))
+    scored_head.head.weight = torch.nn.Parameter(torch.eye(5), requires_grad=False)
+    scored_head.hidden = logits
+    slots, ids = torch.tensor([0, 1, 1, 0, 0]), torch.tensor([4, 0, 4, 0, 2])
+    read = scored_head.read(slots, ids, lambda logits: logits)
+    exact = torch.log_softmax(logits.double(), -1)
+    np.testing.assert_allclose(read.logprobs, exact[slots, ids].numpy(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(read.top_logprobs, exact.max(1).values[slots].numpy(), rtol=0, atol=1e-6)
+    assert read.top_ids.tolist() == [0, 4, 4, 0, 0]
+
+
+def kernel(query, key, value, cu_seq_q, cu_seq_k, window, scale):
+    """Variable-length attention by a slow loop; window (left, 0) counts tokens before the query, -1 all of them."""
+    out = torch.empty_like(query)
+    for b in range(len(cu_seq_q) - 1):
+        q = query[cu_seq_q[b] : cu_seq_q[b + 1]]
+        k, v = (part[cu_seq_k[b] : cu_seq_k[b + 1]] for part in (key, value))
+        k, v = (part.repeat_interleave(query.shape[1] // key.shape[1], 1) for part in (k, v))
+        back = torch.arange(len(q))[:, None] + len(k) - len(q) - torch.arange(len(k))
+        hidden = (back < 0) | ((window[0] >= 0) & (back > window[0]))
+        scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+        out[cu_seq_q[b] : cu_seq_q[b + 1]] = torch.einsum(
+            "hqk,khd->qhd", scores.masked_fill(hidden, -torch.inf).softmax(-1), v
+        )
+    return out
+
+
+def varlen_of_torch_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False):
+    assert is_causal
+    return kernel(query, key, value, cu_seq_q, cu_seq_k, (-1, 0), query.shape[-1] ** -0.5)
+
+
+def varlen_of_torch_2_13(
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False
+):
+    assert window_size[1] == 0
+    assert enable_gqa == (query.shape[1] != key.shape[1])
+    return kernel(query, key, value, cu_seq_q, cu_seq_k, window_size, scale)
+
+
+@pytest.mark.parametrize(
+    ("name", "varlen", "expected"),
+    [
+        ("llama", varlen_of_torch_2_10, "varlen"),
+        ("llama", varlen_of_torch_2_13, "varlen"),
+        ("granite", varlen_of_torch_2_10, "varlen"),
+        ("mistral", varlen_of_torch_2_13, "varlen"),
+        ("gemma3", varlen_of_torch_2_13, "varlen"),
+        ("mistral", varlen_of_torch_2_10, "blocks"),  # has no window
+        ("gemma2", varlen_of_torch_2_13, "blocks"),  # has no soft cap
+    ],
+)
+def test_the_arguments_of_variable_length_attention_mean_what_they_say(tmp_path, monkeypatch, name, varlen, expected):
+    folder = save_model(tiny_model(name), tmp_path / "model", torch.float32)
+    reference = scored(folder, quiz("mmlu"), 400, attention="rows")
+    monkeypatch.setattr(attention, "_varlen_function", lambda: varlen)
     monkeypatch.setattr("merge_calib.scoring.model.has_varlen", lambda device, dtype: True)
     model = opened(folder)
-    assert model.attention == "varlen"
-    found = score(model, Questionnaire(Encoder(byte_tokenizer(), 512)), task, METHODS, Budget(400))
+    assert model.attention == expected
+    found = score(model, Questionnaire(Encoder(byte_tokenizer(), 512)), quiz("mmlu"), METHODS, Budget(400))
     assert_same(found, {c: reference[c].logprobs for c in METHODS})
 
 
@@ -290,8 +340,35 @@ def test_a_letter_that_is_not_one_token_is_named():
             return [id for letter in text for id in ([ord(letter), 0] if letter == "C" else [ord(letter)])]
 
     task = TaskSet("quiz", "plain", (Question("q", "what", ("x", "y", "z"), 0),))
-    with pytest.raises(ScoringError, match="task quiz: .*single token for the letter 'C'"):
+    with pytest.raises(ScoringError, match="task quiz: .*single token of its own for the letter 'C'"):
         Encoder(Letters(), 512).choice(task)
+
+
+def test_letters_that_are_all_unknown_are_refused():
+    """A vocabulary of words without letters: each would be the same unknown token, and every question a tie."""
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "what": 1, "Answer": 2, ":": 3}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    task = TaskSet("quiz", "plain", (Question("q", "what", ("x", "y"), 0),))
+    with pytest.raises(ScoringError, match="task quiz: .*no single token of its own for the letter 'A'"):
+        Encoder(fast, 512).choice(task)
+
+
+def test_rotary_embeddings_that_change_with_length_are_read_up_to_where_they_do(tmp_path):
+    factors = {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, **factors}
+    model = tiny_model("phi3", rope_parameters=rope, original_max_position_embeddings=64)
+    folder = save_model(model, tmp_path / "model", torch.float32)
+    assert longest_context(folder, byte_tokenizer()) == 64
+    task = quiz("plain")
+    alone = scored(folder, task, max_tokens=1, max_length=64, attention="rows")
+    assert_same(scored(folder, task, max_length=64), {c: alone[c].logprobs for c in METHODS})
+
+
+def test_a_model_that_does_not_read_from_left_to_right_is_refused(tmp_path):
+    folder = save_model(tiny_model("xlnet"), tmp_path / "model", torch.float32)
+    with pytest.raises(CheckpointError, match="XLNet.*only causal language models"):
+        opened(folder)
 
 
 def test_a_tokenizer_that_gives_nothing_for_a_text_is_refused():

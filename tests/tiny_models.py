@@ -35,10 +35,17 @@ _MODELS = {
         SMALL | {"ffn_dim": 48, "word_embed_proj_dim": 32, "max_position_embeddings": 512},
     ),
     "granite": (hf.GraniteForCausalLM, hf.GraniteConfig, GROUPED | {"logits_scaling": 3.0}),
+    "phi3": (hf.Phi3ForCausalLM, hf.Phi3Config, GROUPED),
+    "mixtral": (hf.MixtralForCausalLM, hf.MixtralConfig, GROUPED | {"num_local_experts": 4}),
+    "xlnet": (
+        hf.XLNetLMHeadModel,
+        hf.XLNetConfig,
+        {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48, "vocab_size": 263},
+    ),
     "bloom": (hf.BloomForCausalLM, hf.BloomConfig, {"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 263}),
     "mamba": (hf.MambaForCausalLM, hf.MambaConfig, {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 263}),
 }
-ARCHITECTURES = tuple(_MODELS)
+ARCHITECTURES = tuple(name for name in _MODELS if name not in ("phi3", "xlnet"))
 
 
 def tiny_model(name: str, **settings) -> torch.nn.Module:

@@ -25,7 +25,7 @@ class Measurement:
     brier: float | None
     mean_confidence: float
     auroc: float | None
-    ties: int
+    ties: int | None
     ece_15: float
     sce_15: float | None
     letter_mass: float | None = None
@@ -63,8 +63,8 @@ def macro_average(measurements: Sequence[Measurement]) -> Measurement:
     values: dict[str, float | int | None] = {}
     for name in COLUMNS:
         column = [getattr(m, name) for m in measurements]
-        if name in ("n", "ties"):
-            values[name] = sum(column)
+        if None in column:
+            values[name] = None
         else:
-            values[name] = None if None in column else math.fsum(column) / len(column)
+            values[name] = sum(column) if name in ("n", "ties") else math.fsum(column) / len(column)
     return Measurement(**values)  # type: ignore[arg-type]

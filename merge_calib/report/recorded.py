@@ -74,8 +74,8 @@ def _ties(results: Results, landmarks: Landmarks) -> list[str]:
     lines = []
     for confidence in results.confidences:
         rows = results.line(MEAN, confidence)
-        most = max(rows, key=lambda row: row.measurement.ties, default=None)
-        if most is None or most.measurement.ties == 0:
+        most = max(rows, key=lambda row: row.measurement.ties or 0, default=None)
+        if most is None or not most.measurement.ties:
             continue
         selected = landmarks.selected if landmarks.recovers else None
         places = (("base", landmarks.base), ("selected", selected), ("aligned", landmarks.aligned))

@@ -99,10 +99,12 @@ class _Layout:
         assert query.shape[::2] == (len(self.pack.trees), self.pack.width)
         groups = query.shape[1] // key.shape[1]
         mask = self._mask(window, query.dtype)
+        if groups > 1 and (query.is_cuda or softcap is not None):  # no fast CUDA kernel takes a mask and grouped heads
+            key, value, groups = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1), 1
         if softcap is None:
             out = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=groups > 1)
         else:
-            out = _capped(query, key, value, mask, scale, softcap, groups)
+            out = _capped(query, key, value, mask, scale, softcap)
         return out.transpose(1, 2)
 
     def varlen(
@@ -162,7 +164,9 @@ def _forward(
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """The function that transformers calls: query (B, Q, T, D), key and value (B, K, T, D); gives (B, T, Q, D)."""
-    asked = sorted(name for name, value in others.items() if value is not None and name not in _HARMLESS)
+    asked = sorted(
+        name for name, value in others.items() if value is not None and value is not False and name not in _HARMLESS
+    )
     if asked or attention_mask is not None or dropout or is_causal is False:
         raise UnfitAttentionError(", ".join(asked) or "a mask of its own")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -223,10 +227,8 @@ def _capped(
     mask: torch.Tensor,
     scale: float,
     softcap: float,
-    groups: int,
 ) -> torch.Tensor:
     """Attention whose scores are capped, softcap tanh(score / softcap), before the softmax (Gemma 2)."""
-    key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     scores = torch.matmul(query, key.transpose(2, 3)) * scale
     scores = softcap * torch.tanh(scores / softcap) + mask
     return torch.matmul(scores.float().softmax(-1).to(query.dtype), value)

@@ -20,6 +20,7 @@ class Budget:
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
         self.shrunk = 0
+        self._has_retried = False
 
     @classmethod
     def of(cls, model: LanguageModel, asked: int | None) -> "Budget":
@@ -29,11 +30,13 @@ class Budget:
         return cls(_measured(model) if model.device.type == "cuda" else ON_CPU)
 
     def shrink(self, batch: Batch) -> bool:
-        """Halve the budget after `batch` was too much; False where the batch cannot be divided."""
+        """Halve the budget after `batch` was too much; False where that, or freeing what is kept, cannot help."""
         parts = len(batch.tokens) if batch.pack is None else len(batch.pack.trees)
-        if parts < 2:
+        if parts < 2 and self._has_retried:
             return False
-        self.tokens = max(1, min(self.tokens, batch.size) // 2)
+        self._has_retried = parts < 2
+        if parts > 1:
+            self.tokens = max(1, min(self.tokens, batch.size) // 2)
         self.shrunk += 1
         gc.collect()
         if torch.cuda.is_available():

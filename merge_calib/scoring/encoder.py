@@ -15,6 +15,8 @@ from merge_calib.scoring.prompts import choice_body, choice_header, continuation
 from merge_calib.scoring.rows import EncodedTask, Row
 
 Way = Literal["choice", "continuation", "next-token"]
+_DATE = "26 Jul 2024"  # what Llama 3 templates say where nobody gives a date
+_AT_ONCE = 512  # questions given to the tokenizer: what it keeps of a text besides ids takes much more memory
 _PROBE = "Question: Which one? Answer:"
 
 
@@ -55,9 +57,10 @@ class Encoder:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is None:
             return None
-        template = self._tokenizer.chat_template if self.dress.is_chat else None
-        parts = [backend.to_str(), self.bos, self.max_length, vars(self.dress), template]
-        return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+        chat = [self._tokenizer.chat_template, self._tokenizer.special_tokens_map] if self.dress.is_chat else None
+        splits = getattr(self._tokenizer, "split_special_tokens", None)
+        parts = [backend.to_str(), splits, self.bos, self.max_length, vars(self.dress), chat]
+        return hashlib.sha256(json.dumps(parts, ensure_ascii=False, default=str).encode()).hexdigest()
 
     def encode(self, task: Task, way: Way) -> EncodedTask:
         """The rows of `task`, asked in one way."""
@@ -71,7 +74,7 @@ class Encoder:
         prompts = self._choice_prompts(task)
         form, letters = self._letters(task, prompts[0])
         rows, truncated = [], 0
-        for index, ids in enumerate(self._ids(prompts)):
+        for index, ids in enumerate(self._each(prompts)):
             tokens, cut = self._cut(self.bos + ids)
             truncated += cut
             candidates = letters[: len(task.questions[index].choices)]
@@ -86,19 +89,21 @@ class Encoder:
         in windows.
         """
         pairs = self.continuation_texts(task)
-        places = [(i, k) for i, choices in enumerate(pairs) for k in range(len(choices))]
-        context_ids = self._ids([choices[0][0] for choices in pairs])
-        joint_ids = self._ids([context + text for choices in pairs for context, text in choices])
         rows: list[Row] = []
         apart, truncated = 0, 0
-        for (i, k), joint in zip(places, joint_ids, strict=True):
-            context = context_ids[i]
-            if joint[: len(context)] != context:
-                joint = context + self._ids([pairs[i][k][1]])[0]
-                apart += 1
-            where = f"task {task.name}, question {task.questions[i].id!r}, choice {k}"
-            rows += self._continuation_rows(where, (i, k), context, joint)
-            truncated += len(self.bos) + len(joint) - 1 > self.max_length
+        for first in range(0, len(pairs), _AT_ONCE):
+            part = pairs[first : first + _AT_ONCE]
+            context_ids = self._ids([choices[0][0] for choices in part])
+            joint_ids = iter(self._ids([context + text for choices in part for context, text in choices]))
+            for i, (choices, context) in enumerate(zip(part, context_ids, strict=True), first):
+                for k, (_, text) in enumerate(choices):
+                    joint = next(joint_ids)
+                    if joint[: len(context)] != context:
+                        joint = context + self._ids([text])[0]
+                        apart += 1
+                    where = f"task {task.name}, question {task.questions[i].id!r}, choice {k}"
+                    rows += self._continuation_rows(where, (i, k), context, joint)
+                    truncated += len(self.bos) + len(joint) - 1 > self.max_length
         return EncodedTask(tuple(rows), apart, truncated)
 
     def continuation_texts(self, task: TaskSet) -> list[list[tuple[str, str]]]:
@@ -124,7 +129,7 @@ class Encoder:
 
         The prompt of the alignment stage is encoded by itself, so that it does not change which token is asked for.
         """
-        texts = self._ids([passage.text for passage in task.passages])
+        texts = self._each([passage.text for passage in task.passages])
         rows, apart, truncated = [], 0, 0
         for index, (passage, ids) in enumerate(zip(task.passages, texts, strict=True)):
             before, target, joined = self._next_token(task, passage, ids)
@@ -171,12 +176,13 @@ class Encoder:
         start = self._ids([prompt])[0]
         for space in ("", " ") if self.dress.is_chat else (" ", ""):
             joint = self._ids([prompt + space + letter for letter in LETTERS[:count]])
-            single = [len(ids) == len(start) + 1 and ids[:-1] == start for ids in joint]
-            if all(single):
+            unknown = getattr(self._tokenizer, "unk_token_id", None)
+            single = [len(ids) == len(start) + 1 and ids[:-1] == start and ids[-1] != unknown for ids in joint]
+            if all(single) and len({ids[-1] for ids in joint}) == count:
                 return f"{space}A", [ids[-1] for ids in joint]
-        lost = LETTERS[single.index(False)]
+        lost = LETTERS[single.index(False)] if False in single else "A"
         raise ScoringError(
-            f"task {task.name}: the tokenizer has no single token for the letter {lost!r} after the prompt"
+            f"task {task.name}: the tokenizer has no single token of its own for the letter {lost!r} after the prompt"
         )
 
     def _choice_prompts(self, task: TaskSet) -> list[str]:
@@ -204,10 +210,17 @@ class Encoder:
     def _chat(self, system: str | None, text: str) -> str:
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": text})
-        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        # Templates that tell the date take it from here: the day of the run must not change what is asked.
+        options = {"tokenize": False, "add_generation_prompt": True, "date_string": _DATE}
+        return str(self._tokenizer.apply_chat_template(messages, **options))
 
     def _cut(self, tokens: list[int]) -> tuple[list[int], bool]:
         return tokens[-self.max_length :], len(tokens) > self.max_length
+
+    def _each(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """The ids of one text after the other."""
+        for first in range(0, len(texts), _AT_ONCE):
+            yield from self._ids(texts[first : first + _AT_ONCE])
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)[

@@ -38,6 +38,12 @@ class ScoredHead(nn.Module):
         return weight
 
     @property
+    def bias(self) -> torch.Tensor | None:
+        """The bias of the output embedding (V,), where it has one."""
+        bias: torch.Tensor | None = getattr(self.head, "bias", None)
+        return bias
+
+    @property
     def _computes(self) -> torch.dtype:
         """What logits are computed in: float32, or float64 for a model in float64, which proofs use."""
         return torch.float64 if self.weight.dtype == torch.float64 else torch.float32
@@ -91,7 +97,7 @@ class ScoredHead(nn.Module):
 
     def _chunks(self, hidden: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Logits of some columns after the other, in float32; products of half-precision numbers are exact in it."""
-        bias = getattr(self.head, "bias", None)
+        bias = self.bias
         chunk = CHUNK_ON_CPU if hidden.device.type == "cpu" else CHUNK
         for begin in range(0, len(self.weight), chunk):
             weight = self.weight[begin : begin + chunk]

@@ -36,12 +36,31 @@ def longest_context(folder: Path, tokenizer: Any, *, trust_remote_code: bool = F
 
 
 def config_limit(config: Any) -> int | None:
-    """The most tokens that a config allows, None where it does not say."""
+    """The most tokens that a config allows, None where it does not say.
+
+    Rotary embeddings of the kinds `longrope` and `dynamic` turn to other frequencies once any row of a batch is longer
+    than the model's original length, so that scores would depend on what is read together; there the original length
+    is the limit.
+    """
     text = config.get_text_config()
+    original = _stable_length(text)
+    if original is not None:
+        return original
     for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-        if isinstance(getattr(text, key, None), int):
+        if isinstance(getattr(text, key, None), int) and getattr(text, key) > 0:
             return int(getattr(text, key))
     return None
+
+
+def _stable_length(text: Any) -> int | None:
+    """The length up to which rotary embeddings stay as they are, None where they never change."""
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    if not any(kind.get("rope_type", kind.get("type")) in ("longrope", "dynamic") for kind in kinds):
+        return None
+    known = [kind.get("original_max_position_embeddings") for kind in kinds]
+    known += [getattr(text, "original_max_position_embeddings", None), getattr(text, "max_position_embeddings", None)]
+    return min((int(length) for length in known if length), default=None)
 
 
 def _load_config(folder: Path, trust_remote_code: bool) -> Any:

@@ -9,7 +9,7 @@ import torch
 from merge_calib.checkpoints.checkpoint import Checkpoint
 from merge_calib.errors import CheckpointError
 from merge_calib.scores import Floats, Integers
-from merge_calib.scoring.attention import NAME, PackedAttention, UnfitAttentionError, has_varlen
+from merge_calib.scoring.attention import NAME, PackedAttention, has_varlen
 from merge_calib.scoring.batches import (
     NOTHING,
     PLANNERS,
@@ -23,7 +23,7 @@ from merge_calib.scoring.batches import (
 from merge_calib.scoring.head import Finish, ScoredHead, find_finish
 from merge_calib.scoring.loading import config_limit, find_places, load_model
 from merge_calib.scoring.rows import Row
-from merge_calib.scoring.trial import LONGEST, agree, leaked, trial_rows
+from merge_calib.scoring.trial import LONGEST, TRIAL_TOKENS, agree, leaked, trial_rows
 
 
 class LanguageModel:
@@ -130,7 +130,14 @@ class LanguageModel:
             return "rows"
         rows, groups = trial_rows(self.vocabulary)
         count = int(reading_starts(rows)[-1])
-        plain, leaky = (self._readings(padded_batches(r, groups, 1 << 20), count) for r in (rows, leaked(rows)))
+        plain = self._readings(padded_batches(rows, groups, 1), count)  # a row at a time: nothing to lean on
+        leaky = self._readings(padded_batches(leaked(rows), groups, TRIAL_TOKENS), count)
+        padded = self._readings(padded_batches(rows, groups, TRIAL_TOKENS), count)
+        if not agree(padded, plain, leaky, is_exact=self.dtype == torch.float32):
+            raise CheckpointError(
+                f"{self._checkpoint.folder}: {type(self._model).__name__} gives other scores when rows are padded on "
+                "the right; only causal language models that read from left to right can be scored"
+            )
         return next((kind for kind in kinds if self._packs_fit(kind, rows, groups, plain, leaky)), "rows")
 
     def _readings(self, batches: Iterable[Batch], count: int) -> Floats:
@@ -150,7 +157,7 @@ class LanguageModel:
             has_window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
             sliding, others = len(windows) if has_window else 0, 0
         chunked = getattr(config, "attention_chunk_size", None) is not None
-        return bool(windows) and not others and not chunked and sum(w is not None for w in windows) >= sliding
+        return bool(windows) and not others and not chunked and sum(w is not None for w in windows) == sliding
 
     def _packs_fit(
         self, kind: Attention, rows: Sequence[Row], groups: Sequence[Sequence[int]], plain: Floats, leaky: Floats
@@ -159,11 +166,11 @@ class LanguageModel:
         self._packed = PackedAttention(self.device, varlen=kind == "varlen")
         try:
             self._model.set_attn_implementation(NAME)
-            found = self._readings(PLANNERS[kind](rows, groups, 1 << 20), len(plain))
+            found = self._readings(PLANNERS[kind](rows, groups, TRIAL_TOKENS), len(plain))
             exact = self.dtype == torch.float32
             if self._windows_arrive(self._packed.windows) and agree(found, plain, leaky, is_exact=exact):
                 return True
-        except (UnfitAttentionError, RuntimeError, ValueError, TypeError, AssertionError):
-            pass  # whatever it was: padded rows need nothing of the architecture
+        except Exception:  # whatever it was: padded rows need nothing of the architecture
+            pass
         self.use_rows()
         return False

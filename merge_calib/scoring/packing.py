@@ -137,7 +137,7 @@ def _stem(rows: Sequence[Row], group: Sequence[int]) -> Ids:
     """What all rows of a group begin with, up to the first position that is scored."""
     sequences = [rows[i].tokens.tolist() for i in group]
     most = min(rows[i].first for i in group)
-    return tuple(sequences[0][: min(most, *(_common(sequences[0], other) for other in sequences[1:]), most)])
+    return tuple(sequences[0][: min([most, *(_common(sequences[0], other) for other in sequences[1:])])])
 
 
 def _heads(stems: Sequence[Ids], cost: int) -> list[tuple[int, list[int]]]:

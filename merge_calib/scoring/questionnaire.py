@@ -51,8 +51,9 @@ class Sheet:
     _planned: dict[tuple[object, int], list[Batch]] = field(default_factory=dict, repr=False)
 
     def planned(self, plan: Planner, max_tokens: int) -> list[Batch]:
-        """All batches that `plan` makes of the rows, made once."""
+        """All batches that `plan` makes of the rows, made once; only the last plan is kept."""
         if (plan, max_tokens) not in self._planned:
+            self._planned.clear()
             self._planned[plan, max_tokens] = list(plan(self.rows, self.groups, max_tokens))
         return self._planned[plan, max_tokens]
 
@@ -86,7 +87,9 @@ class Questionnaire:
         """The rows that answer `task` by all of `confidences`."""
         ways = tuple(dict.fromkeys(way_of(confidence) for confidence in confidences))
         if (task.name, ways) not in self._sheets:
-            self._sheets[task.name, ways] = _sheet({way: self.encoded(task, way).rows for way in ways})
+            # With worked examples each way has a long beginning of its own, which all of its questions share.
+            unites = not self.encoder.dress.shots
+            self._sheets[task.name, ways] = _sheet({way: self.encoded(task, way).rows for way in ways}, unites)
         return self._sheets[task.name, ways]
 
     def _key(self, task: Task, way: Way) -> str | None:
@@ -110,7 +113,7 @@ def require_same_ids(aligned: Questionnaire, base: Questionnaire, task: Task, wa
             )
 
 
-def _sheet(encoded: Mapping[Way, Sequence[Row]]) -> Sheet:
+def _sheet(encoded: Mapping[Way, Sequence[Row]], unites: bool) -> Sheet:
     rows: list[Row] = []
     ways: dict[Way, slice] = {}
     by_question: dict[int, list[list[int]]] = {}
@@ -122,7 +125,7 @@ def _sheet(encoded: Mapping[Way, Sequence[Row]]) -> Sheet:
         for question, places in mine.items():
             by_question.setdefault(question, []).append(places)
         rows += more
-    groups = [group for parts in by_question.values() for group in _united(rows, parts)]
+    groups = [group for parts in by_question.values() for group in (_united(rows, parts) if unites else parts)]
     return Sheet(tuple(rows), ways, tuple(map(tuple, groups)))
 
 

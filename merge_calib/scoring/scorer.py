@@ -52,7 +52,7 @@ def _read(model: LanguageModel, task: str, sheet: Sheet, budget: Budget, progres
         if not budget.shrink(stopped):
             raise InputError(
                 f"task {task}: the memory of {model.device} is too small for {stopped.size} tokens at once, which "
-                "belong to one question; use another --device or a smaller --dtype. What was measured is kept"
+                "cannot be divided; use another --device or a smaller --dtype. What was measured is kept"
             )
         batches = model.plan(sheet.rows, _unread(sheet, found), budget.tokens)
     return found

@@ -7,6 +7,7 @@ import numpy as np
 from merge_calib.scores import Floats
 from merge_calib.scoring.rows import Row
 
+TRIAL_TOKENS = 4096  # of a trial pack: so few that the common head is read by itself and remembered
 LONGEST = 64  # tokens in a trial row: a model that takes fewer is read row by row
 _HEAD, _STEM, _BRANCHES = 24, 10, (12, 7, 1)
 _GROUPS = 9
