@@ -11,7 +11,13 @@ def contradictions(held: Content, asked: Content) -> list[str]:
     kinds = held.get("kind", "sweep"), asked.get("kind", "sweep")
     if kinds[0] != kinds[1]:
         return [f"it holds {_KINDS[kinds[0]]}, asked is {_KINDS[kinds[1]]}"]
-    return [*_other_identity(held, asked), *_other_models(held, asked), *_other_tasks(held, asked)]
+    identity = list(_other_identity(held, asked))
+    if held["identity"].get("source") != asked["identity"].get("source"):
+        return identity[:1]
+    found = [*identity, *_other_models(held, asked), *_other_tasks(held, asked)]
+    # Other prompts or questions are other tokens: what is the cause of the rest has been said.
+    causes = [line for line in found if _OTHER_TOKENS not in line]
+    return causes or found
 
 
 def united(held: Content, asked: Content) -> dict[str, Any]:
@@ -77,6 +83,7 @@ def _other_tasks(held: Content, asked: Content) -> Iterator[str]:
         known = held["tasks"].get(name)
         if known and known["sha256"] != task["sha256"]:
             limit = f", --limit {asked['limit']}" if asked.get("limit") else ""
+            limit += f" --limit-seed {asked['limit_seed']}" if asked.get("limit_seed") is not None else ""
             yield f"task {name}: the run has other questions ({known['n']}) than asked for ({task['n']}{limit})"
         elif known and _differing(known, task):
             yield f"task {name}: {_OTHER_TOKENS}"

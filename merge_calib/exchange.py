@@ -4,7 +4,7 @@ import glob
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -35,7 +35,7 @@ class ImportPlan:
     files: tuple[str, ...]
     out: Path
     labels: tuple[str, ...] = ()
-    axis: str = "model"
+    axis: str | None = None
     positions: tuple[float, ...] | None = None
     bins: int = 10
 
@@ -93,7 +93,10 @@ class _Found:
 def _read(plan: ImportPlan, watch: Watch) -> dict[str, list[_Found]]:
     """The files by label; the files of a folder belong to one model, and so do folders of one name."""
     folders: dict[Path, list[_Found]] = {}
-    paths = list(dict.fromkeys(path for pattern in plan.files for path in _matching(pattern)))
+    matched = {pattern: _matching(pattern) for pattern in plan.files}
+    paths = list(dict.fromkeys(path for found in matched.values() for path in found))
+    if plan.labels or plan.positions is not None:
+        _require_one_model_each(matched)
     advance = watch("reading samples", len(paths))
     for path in paths:
         found = _Found(hashlib.sha256(path.read_bytes()).hexdigest(), read_samples(path))
@@ -109,6 +112,17 @@ def _read(plan: ImportPlan, watch: Watch) -> dict[str, list[_Found]]:
         by_label.setdefault(label, []).extend(folders[folder])
     make_labels(list(by_label), ())
     return by_label
+
+
+def _require_one_model_each(matched: Mapping[str, Sequence[Path]]) -> None:
+    """Raise InputError where labels or positions could go to the wrong model."""
+    for pattern, paths in matched.items():
+        folders = list(dict.fromkeys(str(path.parent) for path in paths))
+        if len(folders) > 1:
+            raise InputError(
+                f"--from-lm-eval {pattern} holds {len(folders)} models ({', '.join(folders)}); with --labels or "
+                "--positions give each of them by a --from-lm-eval of its own, so that the order is yours"
+            )
 
 
 def _matching(pattern: str) -> list[Path]:
@@ -147,7 +161,7 @@ def _record(plan: ImportPlan, by_label: dict[str, list[_Found]]) -> dict[str, An
         "format": FORMAT,
         "kind": "evaluation",
         "identity": {"source": "lm-eval samples"},
-        "axis": plan.axis,
+        "axis": RunDirectory(plan.out).axis(plan.axis),
         "models": models,
         "tasks": tasks,
         "confidence": [c for c in CONFIDENCE_METHODS if c in methods],

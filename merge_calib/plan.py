@@ -93,13 +93,13 @@ class EvaluationPlan(Asking):
     """The options of `merge-calib evaluate`: models in the order of the axis.
 
     labels: what each model is called; positions: where it stands on the axis, None where only the order counts
-    axis: what the axis is called, as `training steps`
+    axis: what the axis is called, as `training steps`; None leaves it as the run has it
     """
 
     models: tuple[str, ...]
     out: Path
     labels: tuple[str, ...] = ()
-    axis: str = "model"
+    axis: str | None = None
     positions: tuple[float, ...] | None = None
 
 

@@ -62,6 +62,10 @@ class RunDirectory:
         """`sweep`, between two parents, or `evaluation`, of models along an axis."""
         return str(self.plan.get("kind", "sweep"))
 
+    def axis(self, asked: str | None) -> str:
+        """What the axis of an evaluation is called: as asked, as before, or just `model`."""
+        return asked or (str(self.plan.get("axis", "model")) if self.exists else "model")
+
     @property
     def exists(self) -> bool:
         """Whether the folder holds a run."""

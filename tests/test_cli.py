@@ -339,7 +339,7 @@ def test_a_letter_that_is_not_one_token(call, folders, questions, tmp_path):
         tokenizer.backend_tokenizer.normalizer = normalizers.Replace("C", "CC")
         tokenizer.save_pretrained(folder)
     said = refused(call, tmp_path, *sweep_of(folders, questions))
-    assert "task quiz: the tokenizer has no single token for the letter 'C' after the prompt" in said
+    assert "task quiz: the tokenizer has no single token of its own for the letter 'C' after the prompt" in said
 
 
 def test_an_out_directory_that_holds_another_plan(call, pair_folders, questions, tmp_path):

@@ -57,7 +57,7 @@ def test_a_chat_scores_the_choice_without_a_leading_space():
 
 @pytest.mark.parametrize(
     ("template", "said"),
-    [(None, "chat_template"), (NO_SYSTEM, "System role not supported")],
+    [(None, "has no chat template"), (NO_SYSTEM, "System role not supported")],
 )
 def test_a_chat_that_cannot_be_made_is_said(template, said):
     with pytest.raises(ScoringError, match=f"--apply-chat-template: .*{said}"):

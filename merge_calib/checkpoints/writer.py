@@ -41,6 +41,7 @@ def write_checkpoint(
         _write_config(partial, aligned.config, dtypes)
         for file, names in shards.items():
             _save({name: tensor(name).contiguous() for name in names}, partial / file)
+            shutil.copymode(partial / "config.json", partial / file)  # safetensors lets the owner alone read it
         if len(shards) > 1:
             index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": _weight_map(shards)}
             _write_json(partial / "model.safetensors.index.json", index)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "--labels", metavar="LIST", help="What the models are called, by comma.  [default: the end of their names]"
 )
 @click.option(
-    "--axis", default="model", show_default=True, metavar="TEXT", help="What the axis is, as 'training steps'."
+    "--axis", metavar="TEXT", help="What the axis is, as 'training steps'.  [default: as the run has it, or 'model']"
 )
 @click.option("--positions", metavar="LIST", help="Where the models stand on the axis: numbers, by comma.")
 @click.option(
@@ -40,13 +40,15 @@ def evaluate(
     models: tuple[str, ...],
     out: Path,
     labels: str | None,
-    axis: str,
+    axis: str | None,
     positions: str | None,
     samples: tuple[str, ...],
     writes_samples: bool,
     **options: Any,
 ) -> None:
-    """Measure any models along an axis, as scales or training steps; nothing is merged.
+    """Measure any models along an axis.
+
+    Scales, training steps, epochs, revisions: nothing is merged.
 
     MODEL is a folder, or ORG/NAME[@REVISION]. Every model is asked in the words of its own tokenizer.
 

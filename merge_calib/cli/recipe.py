@@ -20,11 +20,11 @@ def read_recipe(context: click.Context, _parameter: click.Parameter, path: Path 
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"--recipe {path} cannot be read: {error}") from error
-    flags = {parameter.name.replace("_", "-") for parameter in context.command.params if parameter.name} - {"recipe"}
-    unknown = sorted(set(content) - flags)
+    flags = {p.opts[0].lstrip("-"): p.name for p in context.command.params if p.name and p.name != "recipe"}
+    unknown = sorted(set(content) - set(flags))
     if unknown:
         raise InputError(f"--recipe {path}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(flags))}")
-    context.default_map = {key.replace("-", "_"): _text(path, key, value) for key, value in content.items()}
+    context.default_map = {str(flags[key]): _text(path, key, value) for key, value in content.items()}
 
 
 def _text(path: Path, key: str, value: Any) -> str:

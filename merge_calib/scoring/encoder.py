@@ -45,6 +45,9 @@ class Encoder:
         self._tokenizer = tokenizer
         self.max_length = max_length
         self.dress = dress or Dress()
+        if self.dress.is_chat and not getattr(tokenizer, "chat_template", None):
+            name = getattr(tokenizer, "name_or_path", "")
+            raise ScoringError(f"--apply-chat-template: the tokenizer {name} has no chat template")
         bare, dressed = self._ids([_PROBE])[0], tokenizer(_PROBE, add_special_tokens=True)["input_ids"]
         starts = [i for i in range(len(dressed) - len(bare) + 1) if dressed[i : i + len(bare)] == bare]
         if not bare or not starts:
@@ -223,9 +226,8 @@ class Encoder:
             yield from self._ids(texts[first : first + _AT_ONCE])
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)[
-            "input_ids"
-        ]
+        options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+        ids: list[list[int]] = self._tokenizer(list(texts), **options)["input_ids"]
         return ids
 
 

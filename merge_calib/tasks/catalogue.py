@@ -82,7 +82,7 @@ def _known_passages(library: Library) -> list[KnownTask]:
 
 def _known_files(library: Library) -> list[KnownTask]:
     declared = [read_task_file(path) for path in _task_files(library).values()]
-    return [KnownTask(task.name, task.description, str(task.path), held=True) for task in declared]
+    return [KnownTask(task.name, task.description or f"described by {task.path}", "", held=True) for task in declared]
 
 
 def _held(library: Library, find: Callable[[Path], list[Path]]) -> bool:
