@@ -349,3 +349,20 @@ def test_an_out_directory_that_holds_another_plan(call, pair_folders, questions,
     assert code == 1
     assert "holds another run, nothing was changed:\n  - dtype: the run has float32, asked is bfloat16" in said
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_recipe_holds_flags_by_their_names(call, pair_folders, questions, tmp_path):
+    recipe = tmp_path / "chat.toml"
+    recipe.write_text('apply-chat-template = "aligned"\nlambdas = "0,1"\n')
+    said = refused(call, tmp_path, *sweep_of(pair_folders, questions), "--recipe", recipe)
+    assert "has no chat template" in said
+    recipe.write_text('chat = "aligned"\n')
+    assert "unknown key 'chat'" in refused(call, tmp_path, *sweep_of(pair_folders, questions), "--recipe", recipe)
+
+
+def test_a_checkpoint_may_be_read_by_all_who_may_read_its_config(call, pair_folders, tmp_path):
+    out = tmp_path / "merged"
+    call("merge", "--base", pair_folders[0], "--aligned", pair_folders[1], "--lambda", "0.5", "--out", out)
+    assert {(out / name).stat().st_mode for name in ("config.json", "model.safetensors")} == {
+        (out / "merge_calib.json").stat().st_mode
+    }

@@ -444,3 +444,29 @@ def test_flags_that_contradict_each_other(arguments, message, monkeypatch, tmp_p
     assert isinstance(outcome.exception, MergeCalibError)
     assert message in str(outcome.exception)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def two_models_of_samples(steps, questions, tmp_path) -> Path:
+    asked = plan(steps[:2], questions, tmp_path / "asked")
+    write_lm_eval_samples(asked, evaluate(asked).run)
+    return tmp_path / "asked" / "lm_eval" / "choice"
+
+
+def test_labels_do_not_go_to_models_by_the_order_of_their_folders(two_models_of_samples, tmp_path):
+    folder = two_models_of_samples
+    with pytest.raises(
+        InputError, match=r"holds 2 models \(.*step1, .*step2\); with --labels or --positions give each"
+    ):
+        import_samples(ImportPlan(files=(str(folder),), out=tmp_path / "out", labels=("a", "b")))
+    each = tuple(str(folder / name) for name in ("step2", "step1"))
+    import_samples(ImportPlan(files=each, out=tmp_path / "out", labels=("late", "early"), positions=(2.0, 1.0)))
+    models = {m["label"]: m["position"] for m in json.loads((tmp_path / "out" / "run.json").read_text())["models"]}
+    assert models == {"late": 2.0, "early": 1.0}
+
+
+def test_the_axis_keeps_its_name_until_another_is_given(steps, questions, tmp_path):
+    out = tmp_path / "out"
+    evaluate(plan(steps[:1], questions, out, axis="steps"))
+    assert evaluate(plan(steps[:2], questions, out)).run.plan["axis"] == "steps"
+    assert evaluate(plan(steps[:1], questions, out, axis="epochs")).run.plan["axis"] == "epochs"

@@ -18,6 +18,7 @@ from merge_calib.degradation import Change
 from merge_calib.frontier import non_dominated
 from merge_calib.merging.point import MergePoint
 from merge_calib.report import write_report
+from merge_calib.report.frontier_figure import draw_frontier
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.page import SAME_QUESTIONS, page
 from merge_calib.report.reliability_figure import pooled
@@ -425,3 +426,42 @@ def test_a_run_that_was_cut_off_says_so(tmp_path: Path) -> None:
     assert "1 point not measured yet: run the same command again" in summary(results)
     write_report(results)
     assert "1 planned point not measured yet" in (tmp_path / "report.md").read_text()
+
+
+CHANGE_OF_PROMPT = "differences from lambda = 0 include that change of prompt."
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "no worked examples, no chat template"),
+        (
+            {"num_fewshot": 5, "apply_chat_template": "aligned", "system_instruction": "Be\nbrief."},
+            "5 worked examples before each question, the chat template for every model but the base, "
+            "there the system message `Be brief.`",
+        ),
+        (
+            {"num_fewshot": 1, "apply_chat_template": "both", "finish_prompts": True},
+            "1 worked example before each question, the chat template for every model, there no system message, "
+            "next-token texts begun with a finish prompt",
+        ),
+    ],
+)
+def test_a_sweep_says_how_models_were_asked(tmp_path: Path, asked: dict[str, object], said: str) -> None:
+    make_results(tmp_path, lambdas=(0.0, 1.0), n=40)
+    plan = json.loads((tmp_path / "run.json").read_text())
+    plan["identity"] |= asked
+    (tmp_path / "run.json").write_text(json.dumps(plan))
+    results = Results.of(RunDirectory.open(tmp_path))
+    text = page(results, Landmarks.of(results), drawn=())
+    assert f"- asked with {said}\n" in text
+    assert (CHANGE_OF_PROMPT in text) == (asked.get("apply_chat_template") == "aligned")
+
+
+def test_a_frontier_of_one_point_has_no_line_to_explain(tmp_path: Path) -> None:
+    for lambdas, drawn in ((GRID, True), ((1.0,), False)):
+        results = make_results(tmp_path / str(drawn), lambdas)
+        drawing = draw_frontier(results, Landmarks.of(results), "choice")
+        assert drawing is not None
+        labels = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+        assert ("frontier" in labels) == drawn

@@ -1,6 +1,7 @@
 """The report of synthetic evaluations, and what letters, texts and failed points add to that of a sweep; no model."""
 
 import json
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,10 +16,13 @@ from merge_calib.merging.point import MergePoint
 from merge_calib.points import axis_points
 from merge_calib.report import write_report
 from merge_calib.report.axis import Axis, place_on
+from merge_calib.report.axis_figure import MOST_COLOURED, draw_axis, look
+from merge_calib.report.evaluation_page import evaluation_page
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.page import page
 from merge_calib.report.panels import Layout
 from merge_calib.report.pooling import pooled
+from merge_calib.report.reliability_figure import draw_reliability
 from merge_calib.report.shown import Shown, shown_points, spread
 from merge_calib.report.summary import summary
 from merge_calib.report.tables import write_tables
@@ -163,6 +167,10 @@ def test_the_page_tells_what_ran_and_how(eight: Results) -> None:
     assert "packed rows with `blocks` attention, each token read once and padded `rows`; up to 1,024 to 1,031" in text
     assert "Only 7 questions of each task were asked, drawn at random (`--limit`, `--limit-seed 3`)." in text
     assert "(`choice` 2 tasks, `next-token` 1 task)" in text
+    assert "- asked with no worked examples, no chat template\n" in text
+    accuracy = re.search(r"By `next-token`: accuracy lowest (\S+)% \(`step\d+`\), highest (\S+)% \(`step\d+`\);", text)
+    assert accuracy is not None
+    assert float(accuracy[1]) < float(accuracy[2])
     for line in (line for line in text.splitlines() if "](" in line):
         for link in line.split("](")[1:]:
             assert (eight.run.path / link.split(")")[0]).exists(), link
@@ -306,3 +314,89 @@ def test_tables_of_methods_that_are_gone_are_removed(tmp_path: Path) -> None:
         (tmp_path / "tables" / name).write_text("earlier")
     write_tables(results, Landmarks.of(results))
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {"models.csv", "models.md", "mine.csv"}
+
+
+def test_captions_speak_of_several_tasks_where_a_method_has_them(eight: Results) -> None:
+    text = (eight.run.path / "report.md").read_text()
+    of_questions, of_texts = (
+        [line for line in text.splitlines() if f"Confidence method `{method}`." in line]
+        for method in ("choice", "next-token")
+    )
+    assert len(of_questions) == len(of_texts) == 3
+    assert sum("the mean over tasks" in line for line in of_questions) == 1
+    assert sum("All questions of all tasks are pooled" in line for line in of_questions) == 2
+    assert not any("the mean over tasks" in line or "pooled" in line for line in of_texts)
+
+
+def test_figures_of_texts_count_texts(eight: Results) -> None:
+    for method, noun in (("choice", "Questions"), ("next-token", "Texts")):
+        drawing = draw_reliability(eight, Landmarks.of(eight), method)
+        assert drawing is not None
+        below = [axes for axes in drawing.figure.axes if axes.get_ylabel() == noun]
+        assert len(below) == 2
+        assert below[0].get_ylim() == below[1].get_ylim()
+
+
+def test_edges_of_bins_are_written_as_by_hand(eight: Results) -> None:
+    for kind in ("reliability", "confidence"):
+        rows = rows_of(eight.run.path / f"figures/{kind}-choice.csv")
+        assert [row["up_to"] for row in rows[:10]] == [
+            *("0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1.0")
+        ]
+
+
+def test_no_two_of_twelve_tasks_look_alike_without_their_dashes() -> None:
+    tasks = [f"task{i}" for i in range(MOST_COLOURED)]
+    looks = [look(task, tasks) for task in tasks]
+    assert len({(each["color"], each["marker"], each.get("markerfacecolor")) for each in looks}) == MOST_COLOURED
+
+
+def test_one_model_has_no_axis(tmp_path: Path) -> None:
+    results = make_evaluation(tmp_path, ["only"], {"quiz": "choice"}, n=20)
+    assert draw_axis(results, Landmarks.of(results), "choice") is None
+    text = evaluation_page(results, Landmarks.of(results), ())
+    assert re.search(r"- By `choice`: accuracy [\d.]+%; ECE [\d.]+\.\n", text)
+
+
+def test_a_panel_of_nothing_but_zeros_starts_at_zero(tmp_path: Path) -> None:
+    results = make_evaluation(tmp_path, ["a", "b"], {"clm": "next-token"}, n=20)
+    for point in results.points:
+        never = texts(0, 20)
+        never = NextTokenScores(never.ids, never.target, never.target + 1, never.log_truth, never.log_confidence)
+        results.run.save(point, "clm", "next-token", never)
+    results = Results.of(results.run)
+    drawing = draw_axis(results, Landmarks.of(results), "next-token")
+    assert drawing is not None
+    assert drawing.figure.axes[0].get_ylim() == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((6, 6, 6), "6 prompts x 3 models lost text"),
+        ((6, 0, 12), "18 prompts in all models together lost text"),
+        ((1,), "1 prompt lost text"),
+        ((0, 0), ""),
+    ],
+)
+def test_cut_prompts_are_told_by_model(tmp_path: Path, counts: Sequence[int], said: str) -> None:
+    labels = [f"m{i}" for i in range(len(counts))]
+    make_evaluation(tmp_path, labels, {"quiz": "choice"}, n=20)
+    plan = json.loads((tmp_path / "run.json").read_text())
+    for model, count in zip(plan["models"], counts, strict=True):
+        model["tasks"] = {"quiz": {"truncated": {"choice": count}}}
+    (tmp_path / "run.json").write_text(json.dumps(plan))
+    told = summary(Results.of(RunDirectory.open(tmp_path)))
+    assert ("lost text" in told) == bool(said)
+    assert said in told
+
+
+def test_samples_do_not_tell_what_was_truncated(tmp_path: Path) -> None:
+    make_evaluation(tmp_path, ["a", "b"], {"quiz": "choice"}, n=20)
+    plan = json.loads((tmp_path / "run.json").read_text())
+    plan |= {"identity": {"source": "lm-eval samples"}, "limit": None}
+    (tmp_path / "run.json").write_text(json.dumps(plan))
+    results = Results.of(RunDirectory.open(tmp_path))
+    text = evaluation_page(results, Landmarks.of(results), ())
+    assert "do not tell which questions were truncated or encoded apart" in text
+    assert "no truncated questions" not in text

@@ -26,13 +26,14 @@ from merge_calib.results import MEAN, Results
 
 PANELS = (ACCURACY, SCE, ECE, NLL, BRIER, MEAN_CONFIDENCE)
 MOST_COLOURED = 12  # more tasks than this are drawn alike: nobody could tell them apart
-_DASHES = ("-", (0, (4, 1.5)))
+_DASHES = (0, (4, 1.5))
+_LEAST_SPAN = 0.1  # of a vertical axis on which all is 0
 
 
 def draw_axis(results: Results, landmarks: Landmarks, confidence: str) -> Drawing | None:
-    """The measures along the axis, a thin line a task and a thick one for the mean; None without measurements."""
+    """The measures along the axis, a thin line a task and a thick one for the mean; None for a single model."""
     rows = [row for task in _lines(results, confidence) for row in results.line(task, confidence)]
-    if not rows:
+    if not rows or (not results.is_sweep and len({row.point for row in rows}) == 1):
         return None
     axis = Axis.of(results)
     panels = applying(PANELS, confidence)
@@ -62,23 +63,31 @@ def _panel(axes: Axes, results: Results, axis: Axis, confidence: str, measure: M
     plain_axes(axes)
     axes.set_title("NLL (nats)" if measure is NLL else measure.heading(results.run.plan["bins"]), loc="left")
     scale = 100 if measure.is_share else 1
+    heights: set[float] = set()
     for task in _lines(results, confidence):
         pairs = [(place_on(axis, row.point), measure.of(row.measurement)) for row in results.line(task, confidence)]
         known = [(place, scale * value) for place, value in pairs if value is not None]
-        look = _look(task, results.tasks_of(confidence))
-        axes.plot([place for place, _ in known], [value for _, value in known], **look)
+                axes.plot([place for place, _ in known], [value for _, value in known], **look(task, results.tasks_of(confidence)))
+        heights.update(value for _, value in known)
+    if heights == {0}:
+        axes.set_ylim(0, scale * _LEAST_SPAN)
+        for line in axes.lines:
+            line.set_clip_on(False)
 
 
-def _look(task: str, tasks: Sequence[str]) -> dict[str, Any]:
-    """The line of a task: colour and marker tell six apart, dashes six more."""
+def look(task: str, tasks: Sequence[str]) -> dict[str, Any]:
+    """The line of a task: colour and marker tell six apart, dashes and hollow markers six more."""
     if task == MEAN or len(tasks) == 1:
         return {"color": INK, "linewidth": 1.8, "marker": "o", "markersize": 2.8, "zorder": 4}
     thin: dict[str, Any] = {"linewidth": 0.8, "markersize": 2.2, "zorder": 3}
     if len(tasks) > MOST_COLOURED:
         return {**thin, "color": GREY, "linewidth": 0.5}
     i = tasks.index(task)
-    dashes = _DASHES[i // len(COLOURS) % len(_DASHES)]
-    return {**thin, "color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": dashes}
+    colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+    if i < len(COLOURS):
+        return {**thin, "color": colour, "marker": marker}
+    hollow = {"linestyle": _DASHES, "markerfacecolor": "white", "markeredgewidth": 0.6, "markersize": 2.8}
+    return {**thin, "color": colour, "marker": marker, **hollow}
 
 
 def _landmark_lines(axes: Axes, landmarks: Landmarks) -> None:
@@ -97,9 +106,9 @@ def _task_entries(results: Results, confidence: str) -> list[Line2D]:
     tasks = results.tasks_of(confidence)
     drawn = [task for task in _lines(results, confidence) if results.line(task, confidence)]
     if len(tasks) > MOST_COLOURED:
-        alike = Line2D([], [], label=count_text(len(tasks), "task"), **_look(tasks[0], tasks))
-        return [alike, *(Line2D([], [], label="mean", **_look(task, tasks)) for task in drawn if task == MEAN)]
-    return [Line2D([], [], label=label_text(task), **_look(task, tasks)) for task in drawn]
+        alike = Line2D([], [], label=count_text(len(tasks), "task"), **look(tasks[0], tasks))
+        return [alike, *(Line2D([], [], label="mean", **look(task, tasks)) for task in drawn if task == MEAN)]
+    return [Line2D([], [], label=label_text(task), **look(task, tasks)) for task in drawn]
 
 
 def _landmark_entries(landmarks: Landmarks) -> list[Line2D]:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from merge_calib.report.figures import figure_name
 from merge_calib.report.landmarks import Landmarks
+from merge_calib.report.measures import asked_noun
 from merge_calib.report.reliability_figure import FEW
 from merge_calib.report.shown import MOST_PANELS, named_points
 from merge_calib.report.text import code
@@ -12,68 +13,71 @@ from merge_calib.results import Results
 
 def figures_section(results: Results, landmarks: Landmarks, drawn: Collection[str]) -> str:
     """Every figure in `drawn`; the first of its kind is explained, the others say what differs."""
-    captions = {
-        "frontier": _frontier_caption(results),
-        "lambda": _lambda_caption(results, landmarks),
-        "axis": _axis_caption(results),
-        "reliability": _reliability_caption(results, landmarks),
-        "confidence": _confidence_caption(results, landmarks),
-    }
     explained = set()
     parts = []
     for confidence in results.confidences:
+        captions = {
+            "frontier": _frontier_caption(results),
+            "lambda": _lambda_caption(landmarks),
+            "axis": _axis_caption(results),
+            "reliability": _reliability_caption(results, landmarks, asked_noun(confidence)),
+            "confidence": _confidence_caption(results, landmarks, asked_noun(confidence)),
+        }
         for kind, caption in captions.items():
             name = figure_name(results, kind, confidence)
             if name in drawn:
                 files = f"[PDF](figures/{name}.pdf), [numbers](figures/{name}.csv)"
                 what = caption if kind not in explained else f"The same {kind} figure."
-                text = f"{what} Confidence method {code(confidence)}. {files}"
+                text = f"{what}{_over_tasks(results, kind, confidence)} Confidence method {code(confidence)}. {files}"
                 explained.add(kind)
                 parts.append(f"![{kind}, {confidence}](figures/{name}.png)\n\n{text}\n")
     return "\n".join(["## Figures\n", *parts]) if parts else ""
 
 
 def _frontier_caption(results: Results) -> str:
-    count = max((len(results.tasks_of(confidence)) for confidence in results.choice_methods), default=1)
-    over = "" if count == 1 else f"; means over {count} tasks"
     return (
-        f"**Accuracy against SCE** (M = {results.run.plan['bins']}, lower is better{over}), a mark a point, "
+        f"**Accuracy against SCE** (M = {results.run.plan['bins']}, lower is better), a mark a point, "
         "coloured by lambda; up and left is better. The grey steps join the points that no other beats. "
         "Chosen and measured on the same questions."
     )
 
 
-def _lambda_caption(results: Results, landmarks: Landmarks) -> str:
-    lines = "" if len(results.tasks) == 1 else " Thin: a task; thick: the mean over tasks."
+def _lambda_caption(landmarks: Landmarks) -> str:
     selected = ", the dashed one the selected point" if landmarks.recovers else ""
-    return f"**Each measure against lambda.**{lines} Grey upright lines mark the parents{selected}."
+    return f"**Each measure against lambda.** Grey upright lines mark the parents{selected}."
 
 
 def _axis_caption(results: Results) -> str:
-    lines = "" if len(results.tasks) == 1 else " Thin: a task; thick: the mean over tasks."
     axis = results.run.plan.get("axis", "model")
-    return f"**Each measure along the axis**{'' if axis == 'model' else f' ({axis})'}.{lines}"
+    return f"**Each measure along the axis**{'' if axis == 'model' else f' ({axis})'}."
 
 
-def _reliability_caption(results: Results, landmarks: Landmarks) -> str:
+def _reliability_caption(results: Results, landmarks: Landmarks, noun: str) -> str:
     return (
-        f"**Reliability** in {results.run.plan['bins']} bins of confidence, with the number of questions in each bin "
-        f"below; bins with fewer than {FEW} questions are pale.{_pooling(results)}{_some(results, landmarks)}"
+        f"**Reliability** in {results.run.plan['bins']} bins of confidence, with the number of {noun}s in each bin "
+        f"below; bins with fewer than {FEW} {noun}s are pale.{_some(results, landmarks)}"
     )
 
 
-def _confidence_caption(results: Results, landmarks: Landmarks) -> str:
+def _confidence_caption(results: Results, landmarks: Landmarks, noun: str) -> str:
     return (
-        f"**How often a model is how confident**: the share of questions in each of {results.run.plan['bins']} bins of "
+        f"**How often a model is how confident**: the share of {noun}s in each of {results.run.plan['bins']} bins of "
         "confidence, right and wrong ones stacked. Upright lines: accuracy (solid) and mean confidence (dashed); a "
-        f"dashed line to the right of the solid one is over-confidence.{_pooling(results)}{_some(results, landmarks)}"
+        f"dashed line to the right of the solid one is over-confidence.{_some(results, landmarks)}"
     )
 
 
-def _pooling(results: Results) -> str:
-    if len(results.tasks) == 1:
+def _over_tasks(results: Results, kind: str, confidence: str) -> str:
+    """How the tasks of a confidence method stand together in a figure, where there are several."""
+    count = len(results.tasks_of(confidence))
+    if count == 1:
         return ""
-    return " All questions of all tasks are pooled, so accuracy and ECE here differ from the means over tasks."
+    if kind == "frontier":
+        return f" Means over {count} tasks."
+    if kind in ("lambda", "axis"):
+        return " Thin: a task; thick: the mean over tasks."
+    noun = asked_noun(confidence)
+    return f" All {noun}s of all tasks are pooled, so accuracy and ECE here differ from the means over tasks."
 
 
 def _some(results: Results, landmarks: Landmarks) -> str:

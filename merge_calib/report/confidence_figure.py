@@ -14,9 +14,10 @@ from merge_calib.calibration.metrics import accuracy, mean_confidence, reliabili
 from merge_calib.files import csv_text
 from merge_calib.report.axis import point_cells, point_columns
 from merge_calib.report.landmarks import Landmarks
+from merge_calib.report.measures import asked_noun
 from merge_calib.report.panels import Layout
 from merge_calib.report.pooling import pooled
-from merge_calib.report.reliability_figure import TICK_LABELS, TICKS, bin_bars
+from merge_calib.report.reliability_figure import TICK_LABELS, TICKS, bin_bars, bin_edges
 from merge_calib.report.shown import Shown, shown_points
 from merge_calib.report.style import BLUE, INK, RED, ROUND, Drawing, new_figure
 from merge_calib.report.text import percent
@@ -42,14 +43,14 @@ def draw_confidence(results: Results, landmarks: Landmarks, confidence: str) -> 
         return None
     layout = Layout(len(panels))
     columns = 2 if layout.columns == 1 else 4
-    figure = new_figure(layout.width, 0.45 + 1.6 * layout.rows + 0.15 * (4 // columns))
+    figure = new_figure(layout.width, 0.45 + 1.75 * layout.rows + 0.15 * (4 // columns))
     grid = figure.subplots(layout.rows, layout.columns, squeeze=False, sharex=True, sharey=True)
     for i, panel in enumerate(panels):
         _histogram(grid[layout.place(i)], panel, layout, is_lowest=layout.is_lowest(i))
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:
-        axes.set_ylabel("Questions (%)")
+        axes.set_ylabel(f"{asked_noun(confidence).capitalize()}s (%)")
     figure.legend(handles=_legend(), loc="outside lower center", ncols=columns)
     return Drawing(figure, _numbers(results, panels))
 
@@ -77,8 +78,8 @@ def _histogram(axes: Axes, panel: _Panel, layout: Layout, *, is_lowest: bool) ->
     axes.tick_params(labelbottom=is_lowest)
     if is_lowest:
         axes.set_xlabel("Confidence")
-    about = f"accuracy {percent(panel.accuracy, 1)}%, mean {percent(panel.mean_confidence, 1)}%"
-    axes.set_title(layout.title([panel.shown.title, about]), linespacing=1.4, fontsize=layout.title_size)
+    about = f"accuracy {percent(panel.accuracy, 1)}%", f"mean confidence {percent(panel.mean_confidence, 1)}%"
+    axes.set_title(layout.title([panel.shown.title, *about]), linespacing=1.4, fontsize=layout.title_size)
 
 
 _RIGHT: dict[str, Any] = {"facecolor": BLUE, "edgecolor": "white", "linewidth": 0.4}
@@ -100,7 +101,7 @@ def _numbers(results: Results, panels: Sequence[_Panel]) -> str:
     """One row a bin; accuracy and mean confidence are the whole panel's."""
     rows = []
     for panel in panels:
-        edges = np.linspace(0, 1, len(panel.right) + 1).tolist()
+        edges = bin_edges(len(panel.right))
         place = (panel.shown.role, panel.shown.point.name, *point_cells(panel.shown.point))
         bins = zip(edges[:-1], edges[1:], panel.right.tolist(), panel.wrong.tolist(), strict=True)
         rows += [(*place, *each, panel.accuracy, panel.mean_confidence) for each in bins]

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from merge_calib.points import AxisPoint
+from merge_calib.report.asked import asked_line
 from merge_calib.report.captions import figures_section
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.letters import letters_section
@@ -62,14 +63,16 @@ def _in_short(results: Results) -> str:
 
 
 def _range(rows: Sequence[Result], measure: Measure) -> str:
-    def text(row: Result) -> str:
+    def number(row: Result) -> str:
         value = measure.of(row.measurement)
         assert value is not None
-        number = f"{percent(value, 1)}%" if measure.is_share else decimals(value, 3)
-        return f"{number} ({code(model_name(row.point))})"
+        return f"{percent(value, 1)}%" if measure.is_share else decimals(value, 3)
+
+    def text(row: Result) -> str:
+        return f"{number(row)} ({code(model_name(row.point))})"
 
     ordered = sorted(rows, key=lambda row: measure.of(row.measurement) or 0.0)
-    return text(rows[0]) if len(rows) == 1 else f"from {text(ordered[0])} to {text(ordered[-1])}"
+    return number(rows[0]) if len(rows) == 1 else f"lowest {text(ordered[0])}, highest {text(ordered[-1])}"
 
 
 def _compared(results: Results) -> str:
@@ -99,10 +102,8 @@ def _how(results: Results) -> list[str]:
     identity = plan["identity"]
     if identity["source"] != "models":
         return ["- read from lm-eval's logged samples: no model ran here"]
-    chat = "" if identity["apply_chat_template"] == "none" else ", through the chat template"
-    shots = f", {count_text(identity['num_fewshot'], 'worked example')} before each" if identity["num_fewshot"] else ""
-    asked = f"- asked in the words of each model's own tokenizer{chat}{shots}"
-    return [asked, f"- computed in {identity['dtype']} on {plan['device']}"]
+    computed = f"- read by each model's own tokenizer, computed in {identity['dtype']} on {plan['device']}"
+    return [asked_line(identity), computed]
 
 
 def _measures(results: Results) -> str:

@@ -37,7 +37,10 @@ def draw_frontier(results: Results, landmarks: Landmarks, confidence: str) -> Dr
     axes.set_ylabel("Accuracy (%)" if len(results.tasks_of(confidence)) == 1 else "Mean accuracy (%)")
     bar = figure.colorbar(colours, ax=axes, fraction=0.05, pad=0.02, aspect=30, ticks=MaxNLocator(4, steps=ROUND))
     bar.set_label("λ", rotation=0, labelpad=6)
-    figure.legend(handles=_legend(candidates, roles, colours), loc="outside upper center", ncols=3, handlelength=1.4)
+    entries = _legend(candidates, roles, colours)
+    if kept.sum() > 1:
+        entries.append(Line2D([], [], color=GREY, label="frontier"))
+    figure.legend(handles=entries, loc="outside upper center", ncols=3, handlelength=1.4)
     return Drawing(figure, _numbers(candidates, roles, kept.tolist()))
 
 
@@ -103,7 +106,7 @@ def _legend(candidates: Sequence[Candidate], roles: Sequence[str], colours: Scal
             markeredgewidth=0.8,
         )
     order = sorted(kinds, key=lambda label: ("base", "sele", "alig", "merg", "ampl").index(label[:4]))
-    return [*(kinds[label] for label in order), Line2D([], [], color=GREY, label="frontier")]
+    return [kinds[label] for label in order]
 
 
 def _label(candidate: Candidate, role: str) -> str:

@@ -62,6 +62,11 @@ LETTER_MASS = Measure("letter_mass", "Letter mass", is_share=True, needs="letter
 LETTER_BIAS = Measure("letter_bias", "Letter bias", is_share=True, needs="letters")
 
 
+def asked_noun(confidence: str) -> str:
+    """What a confidence method asks of a model."""
+    return "text" if confidence == NEXT_TOKEN else "question"
+
+
 def applying(measures: Iterable[Measure], confidence: str) -> tuple[Measure, ...]:
     """Those of `measures` that scores of a confidence method have."""
     return tuple(measure for measure in measures if measure.applies(confidence))

@@ -7,6 +7,7 @@ from typing import Any
 
 from merge_calib.calibration.measurement import Measurement
 from merge_calib.merging.point import MergePoint
+from merge_calib.report.asked import asked_line
 from merge_calib.report.captions import figures_section
 from merge_calib.report.landmarks import Landmarks, mean_of
 from merge_calib.report.letters import letters_section
@@ -118,6 +119,7 @@ def _compared(results: Results) -> str:
         f"- aligned (lambda = 1): {code(str(plan['aligned']))}\n"
         f"- tasks: {asked_tasks(results)}\n"
         f"- confidence methods: {methods}{first}\n"
+        f"{asked_line(plan.get('identity', {}))}\n"
         f"- points: {count}{reach}; method {code(str(plan['method']))}, search {code(str(plan['search']))}, "
         f"seed {plan['seed']}\n"
         f"- computed in {computed} on {plan['device']}\n"

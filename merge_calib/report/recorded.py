@@ -30,17 +30,21 @@ def recorded(results: Results, landmarks: Landmarks) -> str:
         *_imported(results),
         *_limited(results),
     ]
-    lines = lines or ["No ties, no truncated questions, none encoded apart, no point without all of its tasks."]
-    lines += _attention(results)
+    told = "" if _is_imported(results) else "no truncated questions, none encoded apart, "
+    lines = lines or [f"No ties, {told}no point without all of its tasks."]
+    lines += [*_untold(results), *_unlike_prompts(results), *_attention(results)]
     return "\n".join(["## What to know about these numbers\n", *(f"- {line}" for line in lines), ""])
 
 
-def truncated_prompts(results: Results) -> int:
-    """How many prompts lost text at the front, each once for all confidence methods."""
+def truncated_prompts(results: Results) -> dict[str, int]:
+    """How many prompts of each model (of both parents in a sweep) lost text, each once for all confidence methods."""
     most: dict[tuple[str, str], int] = {}
     for label, task, _, count in _counts(results, "truncated"):
         most[label, task] = max(count, most.get((label, task), 0))
-    return sum(most.values())
+    sums: dict[str, int] = {}
+    for (label, _), count in most.items():
+        sums[label] = sums.get(label, 0) + count
+    return sums
 
 
 def _unmeasured(results: Results) -> list[str]:
@@ -121,6 +125,26 @@ def _imported(results: Results) -> list[str]:
                     place = f"{code(model['label'])}, {task_text(name)} by {code(confidence)}"
                     lines.append(f"{place} ({code(file)}): {said}.")
     return _few(lines)
+
+
+def _is_imported(results: Results) -> bool:
+    return bool(results.run.plan.get("identity", {}).get("source") == "lm-eval samples")
+
+
+def _untold(results: Results) -> list[str]:
+    if not _is_imported(results):
+        return []
+    return ["lm-eval's samples do not tell which questions were truncated or encoded apart."]
+
+
+def _unlike_prompts(results: Results) -> list[str]:
+    """A sweep whose base was asked in other words than the points that it is compared with."""
+    if not results.is_sweep or results.run.plan.get("identity", {}).get("apply_chat_template") != "aligned":
+        return []
+    return [
+        "The base was asked plainly and all other points through the chat template: differences from lambda = 0 "
+        "include that change of prompt."
+    ]
 
 
 def _limited(results: Results) -> list[str]:

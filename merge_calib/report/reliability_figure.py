@@ -15,6 +15,7 @@ from merge_calib.calibration.metrics import ReliabilityBins, accuracy, ece, reli
 from merge_calib.files import csv_text
 from merge_calib.report.axis import point_cells, point_columns
 from merge_calib.report.landmarks import Landmarks
+from merge_calib.report.measures import asked_noun
 from merge_calib.report.panels import Layout
 from merge_calib.report.pooling import pooled
 from merge_calib.report.shown import Shown, shown_points
@@ -42,7 +43,8 @@ def draw_reliability(results: Results, landmarks: Landmarks, confidence: str) ->
     if not panels:
         return None
     layout = Layout(len(panels))
-    entries = _legend(panels)
+    noun = asked_noun(confidence)
+    entries = _legend(panels, noun)
     columns = min(len(entries), {1: 1, 2: 2}.get(layout.columns, 4))
     figure = new_figure(layout.width, 0.7 + 2.35 * layout.rows + 0.15 * -(-len(entries) // columns))
     figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr, call-arg]
@@ -50,6 +52,8 @@ def draw_reliability(results: Results, landmarks: Landmarks, confidence: str) ->
     grid = figure.subplots(
         2 * layout.rows, layout.columns, squeeze=False, sharex=True, sharey="row", height_ratios=ratios
     )
+    for row in range(1, layout.rows):
+        grid[2 * row + 1][0].sharey(grid[1][0])
     for i, panel in enumerate(panels):
         row, column = layout.place(i)
         _diagram(grid[2 * row][column], panel, layout)
@@ -58,7 +62,7 @@ def draw_reliability(results: Results, landmarks: Landmarks, confidence: str) ->
         axes.set_visible(False)
     for row in range(layout.rows):
         grid[2 * row][0].set_ylabel("Accuracy")
-        grid[2 * row + 1][0].set_ylabel("Questions")
+        grid[2 * row + 1][0].set_ylabel(f"{noun.capitalize()}s")
     figure.legend(handles=entries, loc="outside lower center", ncols=columns)
     return Drawing(figure, _numbers(results, panels))
 
@@ -105,17 +109,22 @@ TICKS = (0, 0.25, 0.5, 0.75, 1)
 TICK_LABELS = ("0", ".25", ".5", ".75", "1")
 
 
+def bin_edges(count: int) -> list[float]:
+    """0, 0.1, 0.2, ... as people write them."""
+    return [round(i / count, 10) for i in range(count + 1)]
+
+
 def bin_bars(axes: Axes, heights: Floats | Integers, filled: Booleans, **look: Any) -> BarContainer:
     """A bar as wide as its bin, none where the bin is empty."""
     left = np.arange(len(heights)) / len(heights)
     return axes.bar(left[filled], heights[filled], width=1 / len(heights), align="edge", **look)
 
 
-def _legend(panels: Sequence[_Panel]) -> list[Patch | Line2D]:
+def _legend(panels: Sequence[_Panel], noun: str) -> list[Patch | Line2D]:
     """One entry for each kind of mark that the figure holds."""
     entries: list[Patch | Line2D] = [Patch(**_ACCURACY, label="accuracy in the bin")]
     if any(((panel.bins.counts > 0) & (panel.bins.counts < FEW)).any() for panel in panels):
-        entries.append(Patch(**_FEW, label=f"fewer than {FEW} questions"))
+        entries.append(Patch(**_FEW, label=f"fewer than {FEW} {noun}s"))
     entries.append(Patch(**_GAP, label="gap to mean confidence"))
     entries.append(Line2D([], [], **_DIAGONAL, label="perfectly calibrated"))
     return entries
@@ -125,7 +134,7 @@ def _numbers(results: Results, panels: Sequence[_Panel]) -> str:
     """One row a bin; an empty bin has a count of 0 and neither confidence nor accuracy."""
     rows = []
     for panel in panels:
-        edges = np.linspace(0, 1, len(panel.bins.counts) + 1).tolist()
+        edges = bin_edges(len(panel.bins.counts))
         columns = (panel.bins.counts.tolist(), panel.bins.confidence.tolist(), panel.bins.accuracy.tolist())
         place = (panel.shown.role, panel.shown.point.name, *point_cells(panel.shown.point))
         for low, high, count, confidence, hit in zip(edges[:-1], edges[1:], *columns, strict=True):

@@ -1,5 +1,7 @@
 """What a run found, in a few lines for the terminal."""
 
+from collections.abc import Sequence
+
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.measures import ACCURACY, ECE, MEAN_CONFIDENCE, NLL, SCE, applying
 from merge_calib.report.model_tables import model_name
@@ -86,10 +88,19 @@ def _warnings(results: Results) -> list[str]:
         lines.append(
             f"{lacking} cannot be selected, for lack of some tasks" if results.is_sweep else f"{lacking} lack tasks"
         )
-    cut = truncated_prompts(results)
-    if cut:
-        lines.append(f"{count_text(cut, 'prompt')} lost text at the front: longer than the model's context")
+    cut = list(truncated_prompts(results).values())
+    if any(cut):
+        lines.append(f"{_cut_text(cut)} lost text at the front: longer than the model's context")
     return lines
+
+
+def _cut_text(cut: Sequence[int]) -> str:
+    """How many prompts were cut, `cut` holding a number for each model."""
+    if len(cut) == 1:
+        return count_text(cut[0], "prompt")
+    if len(set(cut)) == 1:
+        return f"{count_text(cut[0], 'prompt')} x {len(cut)} models"
+    return f"{count_text(sum(cut), 'prompt')} in all models together"
 
 
 def _report(results: Results) -> str:

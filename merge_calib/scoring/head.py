@@ -66,9 +66,9 @@ class ScoredHead(nn.Module):
                 (asked, *self._read_rows(self.hidden[first : first + ROWS], slots[asked] - first, ids[asked], finish))
             )
         said, top, total, top_id = (self._joined(parts, i) for i in range(1, 5))
-        with np.errstate(divide="ignore"):  # a sum of nothing is what a broken model leaves; it is found later
+        with np.errstate(divide="ignore", invalid="ignore"):  # what a broken model leaves is found when scores are made
             mass = np.log(total.astype(np.float64))
-        return Reading(said.astype(np.float64) - top.astype(np.float64) - mass, -mass, top_id)
+            return Reading(said.astype(np.float64) - top.astype(np.float64) - mass, -mass, top_id)
 
     def _read_rows(
         self, hidden: torch.Tensor, slots: torch.Tensor, ids: torch.Tensor, finish: Finish

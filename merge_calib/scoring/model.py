@@ -131,6 +131,8 @@ class LanguageModel:
         rows, groups = trial_rows(self.vocabulary)
         count = int(reading_starts(rows)[-1])
         plain = self._readings(padded_batches(rows, groups, 1), count)  # a row at a time: nothing to lean on
+        if not np.isfinite(plain).all():
+            return "rows"  # nothing can be told from a model that says nothing finite; its scores will say so
         leaky = self._readings(padded_batches(leaked(rows), groups, TRIAL_TOKENS), count)
         padded = self._readings(padded_batches(rows, groups, TRIAL_TOKENS), count)
         if not agree(padded, plain, leaky, is_exact=self.dtype == torch.float32):
