@@ -360,9 +360,9 @@ def test_one_model_has_no_axis(tmp_path: Path) -> None:
 
 def test_a_panel_of_nothing_but_zeros_starts_at_zero(tmp_path: Path) -> None:
     results = make_evaluation(tmp_path, ["a", "b"], {"clm": "next-token"}, n=20)
+    ids, targets = tuple(f"t{k}" for k in range(20)), np.arange(20)
+    never = NextTokenScores(ids, targets, targets + 1, np.log(np.full(20, 0.1)), np.log(np.full(20, 0.5)))
     for point in results.points:
-        never = texts(0, 20)
-        never = NextTokenScores(never.ids, never.target, never.target + 1, never.log_truth, never.log_confidence)
         results.run.save(point, "clm", "next-token", never)
     results = Results.of(results.run)
     drawing = draw_axis(results, Landmarks.of(results), "next-token")

@@ -67,7 +67,8 @@ def _panel(axes: Axes, results: Results, axis: Axis, confidence: str, measure: M
     for task in _lines(results, confidence):
         pairs = [(place_on(axis, row.point), measure.of(row.measurement)) for row in results.line(task, confidence)]
         known = [(place, scale * value) for place, value in pairs if value is not None]
-                axes.plot([place for place, _ in known], [value for _, value in known], **look(task, results.tasks_of(confidence)))
+        of_task = look(task, results.tasks_of(confidence))
+        axes.plot([place for place, _ in known], [value for _, value in known], **of_task)
         heights.update(value for _, value in known)
     if heights == {0}:
         axes.set_ylim(0, scale * _LEAST_SPAN)
