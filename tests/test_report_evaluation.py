@@ -364,6 +364,7 @@ def test_a_panel_of_nothing_but_zeros_starts_at_zero(tmp_path: Path) -> None:
     never = NextTokenScores(ids, targets, targets + 1, np.log(np.full(20, 0.1)), np.log(np.full(20, 0.5)))
     for point in results.points:
         results.run.save(point, "clm", "next-token", never)
+        results.run.record(point, {"clm": (["next-token"], {})})
     results = Results.of(results.run)
     drawing = draw_axis(results, Landmarks.of(results), "next-token")
     assert drawing is not None

@@ -27,7 +27,8 @@ def figures_section(results: Results, landmarks: Landmarks, drawn: Collection[st
             name = figure_name(results, kind, confidence)
             if name in drawn:
                 files = f"[PDF](figures/{name}.pdf), [numbers](figures/{name}.csv)"
-                what = caption if kind not in explained else f"The same {kind} figure."
+                of = f"{kind} figure" + (" of texts" if asked_noun(confidence) == "text" else "")
+                what = caption if kind not in explained else f"The same {of}."
                 text = f"{what}{_over_tasks(results, kind, confidence)} Confidence method {code(confidence)}. {files}"
                 explained.add(kind)
                 parts.append(f"![{kind}, {confidence}](figures/{name}.png)\n\n{text}\n")
