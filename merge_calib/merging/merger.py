@@ -1,17 +1,25 @@
-"""The weights of a point, computed from the pristine parents."""
+"""The weights of a point, computed from the pristine parents piece by piece."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import torch
 
-from merge_calib.checkpoints.checkpoint import Checkpoint
 from merge_calib.checkpoints.pair import ModelPair
+from merge_calib.checkpoints.slots import Side, Slot
 from merge_calib.errors import CheckpointError
-from merge_calib.merging.linear import linear
+from merge_calib.merging.groups import assign
+from merge_calib.merging.method import Method, Piece
 from merge_calib.merging.point import MergePoint
+from merge_calib.merging.slerp import Slerp
 
-CHUNK = 1 << 24  # elements merged at once: bounds the float32 copies to 64 MiB each
+CHUNK = 1 << 19  # elements merged at once: what is computed with stays in the caches of a CPU
+
+# glibc gives memory back to the system whenever more is free than twice the largest block that was ever freed, and
+# takes it anew for the next piece, which costs three times the arithmetic. After this it keeps up to 64 MiB.
+torch.empty(31 << 20, dtype=torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -20,37 +28,47 @@ class Merger:
 
     pair: ModelPair
     out_dtype: torch.dtype | None = None
-    _resident: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict, repr=False)
+    _resident: dict[tuple[Side, str], torch.Tensor] = field(default_factory=dict, repr=False)
+    _seen: dict[tuple[Method, str], Any] = field(default_factory=dict, repr=False)
 
     def tensor(self, point: MergePoint, name: str, device: torch.device | str = "cpu") -> torch.Tensor:
-        """The tensor `name` at `point`, in its stored dtype.
-
-        At lambda 0 and 1 a copy of the parent, bit for bit, in the parent's own dtype. What is not floating comes
-        from the aligned model.
-        """
-        source = self._source(point, name)
-        if source is not None:
-            return source.read(name).to(device)
-        base, aligned = self._parents(name, torch.device(device))
-        merged = torch.empty(aligned.shape, dtype=self.dtype(point, name), device=device)
-        pieces = zip(_flat(base), _flat(aligned), _flat(merged), strict=True)
-        for base_piece, aligned_piece, merged_piece in pieces:
-            merged_piece.copy_(linear(base_piece.to(device), aligned_piece.to(device), point.lam))
+        """The tensor `name` at `point`, in its stored dtype."""
+        merged = torch.empty(self.pair.slots[name].shape, dtype=self.dtype(point, name), device=device)
+        self._fill(point, name, merged)
         return merged
 
-    def dtype(self, point: MergePoint, name: str) -> torch.dtype:
-        """The dtype that `tensor` gives."""
-        source = self._source(point, name)
-        if source is not None:
-            return source.tensors[name].dtype
-        return self.out_dtype or self.pair.stored_dtype(name)
+    def pieces(
+        self, point: MergePoint, name: str, device: torch.device | str = "cpu"
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """The tensor `name` at `point` in blocks of rows, each with the row it begins at, in order.
 
-    def _source(self, point: MergePoint, name: str) -> Checkpoint | None:
-        """The parent that the tensor is a copy of, None where it is merged."""
-        if point.is_base:
-            return self.pair.base
-        floating = self.pair.stored_dtype(name).is_floating_point
-        return self.pair.aligned if point.is_aligned or not floating else None
+        At lambda 0 and 1 the rows are a parent's, bit for bit, in its own dtype. What is not floating, what belongs to
+        another sense than text and rows that one parent alone has are copied.
+        """
+        slot, device, dtype = self.pair.slots[name], torch.device(device), self.dtype(point, name)
+        lam = self._lam(point, name)
+        method = point.made
+        source = self._source(point, slot, lam, method)
+        seen = None if source else self._look(method, slot, device)
+        for start, stop in _steps(slot, 0, slot.common):
+            if source:
+                yield start, self._read(source, slot, start, stop, device).to(dtype)
+            else:
+                merged = method.merge(self._piece(slot, start, stop, device), lam, seen)
+                yield start, merged.to(dtype).reshape(stop - start, *slot.shape[1:])
+        for start, stop in _steps(slot, slot.common, slot.rows):
+            yield start, self._read(source or slot.rest, slot, start, stop, device).to(dtype)
+
+    def dtype(self, point: MergePoint, name: str) -> torch.dtype:
+        """The dtype that `tensor` gives: a parent's own where it is a copy of stored bits, else the one asked for."""
+        slot = self.pair.slots[name]
+        side: Side | None = "base" if point.is_base else "aligned" if point.is_aligned else None
+        if not slot.dtype.is_floating_point or (side is None and slot.common == 0):
+            return slot.dtype
+        own = slot.of(side) if side else None
+        if side and own is not None and self.pair.parent(side).is_stored:
+            return self.pair.parent(side).tensors[own].dtype
+        return self.out_dtype or slot.dtype
 
     def apply(self, point: MergePoint, targets: Mapping[str, torch.Tensor]) -> None:
         """Overwrite each target, the place of a tensor in a loaded model, with that tensor at `point`.
@@ -59,41 +77,135 @@ class Merger:
         """
         with torch.no_grad():
             for name, target in targets.items():
-                target.copy_(self.tensor(point, name, target.device))
+                self._fill(point, name, target)
 
     def require_own_places(self, targets: Mapping[str, torch.Tensor]) -> None:
-        """Raise CheckpointError where the model holds as one tensor what a parent stores as two different ones.
-
-        That happens where one parent ties its head to its embedding and the other does not.
-        """
-        first: dict[int, str] = {}
+        """Raise CheckpointError where the model holds as one tensor what a parent stores as two different ones."""
+        first: dict[tuple[int, tuple[int, ...]], str] = {}
         for name, target in targets.items():
-            other = first.setdefault(id(target), name)
+            other = first.setdefault((target.data_ptr(), tuple(target.shape)), name)
             if other == name:
                 continue
-            for side in (self.pair.base, self.pair.aligned):
-                if not torch.equal(side.read(other), side.read(name)):
+            for side in ("base", "aligned"):
+                rows = self.pair.slots[name].rows
+                if not torch.equal(self.pair.read(side, other, 0, rows), self.pair.read(side, name, 0, rows)):
                     raise CheckpointError(
-                        f"{other} and {name} are one tensor in the loaded model but differ in {side.folder}: "
-                        "a tied and an untied head cannot be merged yet"
+                        f"{other} and {name} are one tensor in the loaded model but differ in "
+                        f"{self.pair.parent(side).folder}: its config says that its head is tied, its weights do not"
                     )
 
     def keep_parents_on(self, device: torch.device, share: float = 0.4) -> bool:
         """Hold both parents on a GPU where they take at most `share` of its free memory; says whether they do."""
         free, _total = torch.cuda.mem_get_info(device)
-        if self.pair.base.bytes + self.pair.aligned.bytes > share * free:
+        if self._parent_bytes > share * free:
             return False
-        for name in self.pair.names:
-            self._resident[name] = (self.pair.base.read(name).to(device), self.pair.aligned.read(name).to(device))
+        for name, slot in self.pair.slots.items():
+            for side in ("base", "aligned"):
+                self._resident[side, name] = self.pair.read(side, name, 0, slot.rows).to(device)
         return True
 
-    def _parents(self, name: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        resident = self._resident.get(name)
-        if resident is not None and resident[0].device == device:
-            return resident
-        return self.pair.base.read(name), self.pair.aligned.read(name)
+    def facts(self, point: MergePoint, device: torch.device | str = "cpu") -> dict[str, int]:
+        """Of slerp, how many of the merged tensors and of their parameters are truly rotated; else nothing."""
+        method = point.made
+        if not isinstance(method, Slerp):
+            return {}
+        merged = [slot for slot in self.pair.slots.values() if slot.common]
+        rotated = [slot for slot in merged if self._look(method, slot, torch.device(device)).is_slerped]
+        return {
+            "tensors": len(merged),
+            "slerped_tensors": len(rotated),
+            "parameters": sum(slot.size for slot in merged),
+            "slerped_parameters": sum(slot.size for slot in rotated),
+        }
+
+    @property
+    def _parent_bytes(self) -> int:
+        """What both parents take as they are read: float32 where they are computed."""
+        slots = self.pair.slots.values()
+        parents = (self.pair.base, self.pair.aligned)
+        return sum(sum(s.size for s in slots) * 4 if not parent.is_stored else parent.bytes for parent in parents)
+
+    def _fill(self, point: MergePoint, name: str, target: torch.Tensor) -> None:
+        dtype = self.dtype(point, name)
+        rows = target if target.dim() else target.reshape(1)
+        for start, piece in self.pieces(point, name, target.device):
+            rows[start : start + len(piece)].copy_(piece.to(dtype))
+
+    def _lam(self, point: MergePoint, name: str) -> float:
+        if point.lam is not None:
+            return point.lam
+        selectors = tuple(selector for selector, _ in point.groups)
+        return dict(point.groups)[_groups_of(selectors, self.pair.names)[name]]
+
+    def _source(self, point: MergePoint, slot: Slot, lam: float, method: Method) -> Side | None:
+        """The parent that the tensor is a copy of, None where it is merged."""
+        if point.is_base or point.is_aligned:
+            return "base" if point.is_base else "aligned"
+        if slot.common == 0:
+            return slot.rest
+        if lam == 0.0:
+            return "base"
+        return "aligned" if lam == 1.0 and method.gives_aligned else None
+
+    def _look(self, method: Method, slot: Slot, device: torch.device) -> Any:
+        key = method, slot.name
+        if key not in self._seen:
+            self._seen[key] = method.look(_Tensor(self, slot, device))
+        return self._seen[key]
+
+    def _piece(self, slot: Slot, start: int, stop: int, device: torch.device) -> Piece:
+        columns = slot.shape[-1] if len(slot.shape) > 1 else (stop - start)
+        both = [
+            self._read(side, slot, start, stop, device).float().reshape(-1, columns) for side in ("base", "aligned")
+        ]
+        return Piece(both[0], both[1], start * slot.row_size)
+
+    def _read(self, side: Side, slot: Slot, start: int, stop: int, device: torch.device) -> torch.Tensor:
+        resident = self._resident.get((side, slot.name))
+        if resident is not None and resident.device == device:
+            return resident.reshape(slot.rows, *slot.shape[1:])[start:stop]
+        rows = self.pair.read(side, slot.name, start, stop)
+        if device.type == "cuda":
+            return rows.pin_memory().to(device, non_blocking=True)
+        return rows
 
 
-def _flat(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Views of at most CHUNK elements; of a tensor that is not contiguous, a copy's views."""
-    return torch.split(tensor.reshape(-1), CHUNK)
+@dataclass(frozen=True)
+class _Tensor:
+    """The rows of a slot that both parents have, as a method looks at them."""
+
+    merger: Merger
+    slot: Slot
+    device: torch.device
+
+    @property
+    def name(self) -> str:
+        return self.slot.name
+
+    @property
+    def layer(self) -> int:
+        return self.merger.pair.depth(self.name)
+
+    @property
+    def layers(self) -> int:
+        return self.merger.pair.layers
+
+    @property
+    def size(self) -> int:
+        return self.slot.common * self.slot.row_size
+
+    def pieces(self) -> Iterator[Piece]:
+        for start, stop in _steps(self.slot, 0, self.slot.common):
+            yield self.merger._piece(self.slot, start, stop, self.device)
+
+
+def _steps(slot: Slot, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Blocks of rows of at most CHUNK elements, or one row; a vector is not cut."""
+    step = max(1, CHUNK // max(slot.row_size, 1)) if len(slot.shape) > 1 else max(slot.rows, 1)
+    for first in range(start, stop, step):
+        yield first, min(first + step, stop)
+
+
+@lru_cache(maxsize=8)
+def _groups_of(selectors: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
+    return assign(selectors, names)
