@@ -76,7 +76,7 @@ def test_tensors_that_differ_are_all_named_in_one_message(folders):
     message = str(caught.value)
     assert "1 tensor(s) only in base: model.norm.weight" in message
     assert "1 tensor(s) only in aligned: extra.weight" in message
-    assert "lm_head.weight [263, 32] / [300, 32]" in message
+    assert "tensor lm_head.weight differs in shape (base / aligned): [263, 32] / [300, 32]" in message
 
 
 def test_a_missing_shard_is_named(tmp_path):

@@ -1,7 +1,9 @@
 """One model folder, its weights read lazily, tensor by tensor."""
 
 import json
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +36,12 @@ class TensorInfo:
     file: Path
     shape: tuple[int, ...]
     dtype: torch.dtype
+    offset: int | None = None  # of its first byte in the file; None where only a library knows how to read it
+
+    @property
+    def bytes(self) -> int:
+        """What it takes as it is stored."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -53,13 +61,8 @@ class Checkpoint:
     def open(cls, folder: Path, *, allow_pickle: bool = False) -> "Checkpoint":
         """Open `folder` and prove from its headers that every tensor it lists is there."""
         config = _read_config(folder)
-        files = {path: _open_weights(path) for path in _weight_files(folder, allow_pickle)}
-        tensors: dict[str, TensorInfo] = {}
-        for path, weights in files.items():
-            for name in weights.keys():  # noqa: SIM118 - safe_open is no mapping
-                if name in tensors:
-                    raise CheckpointError(f"tensor {name} is both in {tensors[name].file} and in {path}")
-                tensors[name] = _tensor_info(path, weights, name)
+        files = {path: open_weights(path) for path in _weight_files(folder, allow_pickle)}
+        tensors = tensors_in(files)
         _check_index(folder, tensors)
         return cls(folder, config, tensors, files)
 
@@ -68,6 +71,19 @@ class Checkpoint:
         info = self.tensors[name]
         tensor: torch.Tensor = self._files[info.file].get_tensor(name)
         return tensor
+
+    def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows `start` to `stop` (of the first dimension) of the tensor called `name`, on the CPU, as it is stored.
+
+        Nothing else of the file is read or mapped.
+        """
+        info = self.tensors[name]
+        if info.offset is None:
+            return self.read(name)[start:stop]
+        row = info.bytes // max(info.shape[0], 1)
+        rows = torch.empty((stop - start, *info.shape[1:]), dtype=info.dtype)
+        _read_into(info.file, info.offset + start * row, rows)
+        return rows
 
     def read_all(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor once, in the order of the names."""
@@ -82,7 +98,20 @@ class Checkpoint:
     @property
     def bytes(self) -> int:
         """Size of all tensors as they are stored."""
-        return sum(torch.Size(info.shape).numel() * info.dtype.itemsize for info in self.tensors.values())
+        return sum(info.bytes for info in self.tensors.values())
+
+    is_stored = True
+    recipe = None
+
+    @property
+    def shape(self) -> "Checkpoint":
+        """Itself: transformers can load it."""
+        return self
+
+    @property
+    def parts(self) -> tuple["Checkpoint", ...]:
+        """Itself: nothing of it is computed."""
+        return (self,)
 
 
 class _PickleFile:
@@ -106,7 +135,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if (folder / "adapter_config.json").exists():
         raise CheckpointError(
-            f"{folder} is a PEFT adapter; adapters are not supported yet, merge it into its model first"
+            f"{folder} is a PEFT adapter; a full checkpoint is needed here: merge it into its model first"
         )
     if not path.exists():
         raise CheckpointError(f"{folder} is no model folder: it has no config.json")
@@ -162,7 +191,8 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _open_weights(path: Path) -> Any:
+def open_weights(path: Path) -> Any:
+    """The weights in `path`, read lazily; raises CheckpointError where they are damaged."""
     if path.suffix == ".bin":
         return _PickleFile(path)
     try:
@@ -175,7 +205,19 @@ def _open_weights(path: Path) -> Any:
         raise CheckpointError(f"{path} is truncated or damaged: {error}") from error
 
 
-def _tensor_info(path: Path, weights: Any, name: str) -> TensorInfo:
+def tensors_in(files: Mapping[Path, Any]) -> dict[str, TensorInfo]:
+    """What the headers of opened weight files say of each tensor; raises CheckpointError where one is there twice."""
+    tensors: dict[str, TensorInfo] = {}
+    for path, weights in files.items():
+        offsets = {} if isinstance(weights, _PickleFile) else _offsets(path)
+        for name in weights.keys():  # noqa: SIM118 - safe_open is no mapping
+            if name in tensors:
+                raise CheckpointError(f"tensor {name} is both in {tensors[name].file} and in {path}")
+            tensors[name] = _tensor_info(path, weights, name, offsets.get(name))
+    return tensors
+
+
+def _tensor_info(path: Path, weights: Any, name: str, offset: int | None) -> TensorInfo:
     if isinstance(weights, _PickleFile):
         tensor = weights.get_tensor(name)
         return TensorInfo(path, tuple(tensor.shape), tensor.dtype)
@@ -183,7 +225,29 @@ def _tensor_info(path: Path, weights: Any, name: str) -> TensorInfo:
     stored = header.get_dtype()
     if stored not in _DTYPES:
         raise CheckpointError(f"{path}: tensor {name} is stored as {stored}; only bf16, fp16 and fp32 can be merged")
-    return TensorInfo(path, tuple(header.get_shape()), _DTYPES[stored])
+    return TensorInfo(path, tuple(header.get_shape()), _DTYPES[stored], offset)
+
+
+def _offsets(path: Path) -> dict[str, int]:
+    """Where each tensor begins in a safetensors file that has been found sound: 8 bytes of length, a header, data."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items()}
+
+
+def _read_into(path: Path, offset: int, rows: torch.Tensor) -> None:
+    left = rows.reshape(-1).view(torch.uint8).numpy().data
+    try:
+        with path.open("rb", buffering=0) as file:
+            while left:
+                count = os.preadv(file.fileno(), [left], offset)
+                if count == 0:
+                    raise CheckpointError(f"{path} is truncated: it ends before byte {offset + len(left)}")
+                left, offset = left[count:], offset + count
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _check_index(folder: Path, tensors: dict[str, TensorInfo]) -> None:

@@ -3,44 +3,107 @@
 import hashlib
 import json
 import os
+import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-from merge_calib.checkpoints.checkpoint import Checkpoint
+from merge_calib.checkpoints.parent import Parent, Weights
 from merge_calib.errors import CheckpointError, OutputError
 from merge_calib.files import write_json
 from merge_calib.progress import Advance, ignored
 
+_BLOCK = 1 << 20  # bytes: what is hashed stays in the caches of a CPU
+_reading: dict[str, threading.Lock] = {}  # files that two threads ask for at once are read by one of them
+_writing = threading.Lock()
 
-def fingerprint(checkpoint: Checkpoint, progress: Advance = ignored) -> str:
+
+def fingerprint(parent: Parent, progress: Advance = ignored) -> str:
     """SHA-256 of all names, shapes, dtypes and weights, the same however they are sharded.
 
-    The result is cached by path, size and time of change of the weight files. `progress` hears the bytes read.
+    That of a parent which is computed is made of those of its parts and of how it is computed. Results are cached by
+    path, size and time of change of the weight files. `progress` hears the bytes read.
     Raises CheckpointError naming the first tensor with a NaN or an infinity.
     """
-    key = json.dumps([[str(path.resolve()), *_size_and_time(path)] for path in checkpoint.files])
-    known = _read_cache()
-    if key in known:
-        progress(checkpoint.bytes)
-        return known[key]
-    known[key] = _read_and_hash(checkpoint, progress)
-    _write_cache(known)
-    return known[key]
+    hashes = [_of_files(part, progress) for part in parent.parts]
+    if parent.recipe is None:
+        return hashes[0]
+    return hashlib.sha256(json.dumps([parent.recipe, *hashes], sort_keys=True).encode()).hexdigest()
 
 
-def _read_and_hash(checkpoint: Checkpoint, progress: Advance) -> str:
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether no element is NaN or infinite.
+
+    A sum over any such element is not finite either, and is quicker than a look at each; what merely adds up to more
+    than the dtype holds is looked at.
+    """
+    if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum())):
+        return True
+    return bool(torch.isfinite(tensor).all())
+
+
+def _of_files(weights: Weights, progress: Advance) -> str:
+    key = json.dumps([[str(path.resolve()), *_size_and_time(path)] for path in weights.files])
+    with _reading.setdefault(key, threading.Lock()):
+        known = _read_cache().get(key)
+        if known is not None:
+            progress(weights.bytes)
+            return known
+        found = _read_and_hash(weights, progress)
+        with _writing:
+            _write_cache(_read_cache() | {key: found})
+        return found
+
+
+def _read_and_hash(weights: Weights, progress: Advance) -> str:
     digest = hashlib.sha256()
-    for name, tensor in checkpoint.read_all():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            count = int((~torch.isfinite(tensor)).sum())
-            where = checkpoint.tensors[name].file
-            raise CheckpointError(f"{where}: tensor {name} holds {count} value(s) that are NaN or infinite")
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        progress(tensor.numel() * tensor.element_size())
+    last = None
+    for name, block in _blocks(weights):
+        info = weights.tensors[name]
+        if name != last:
+            digest.update(json.dumps([name, str(info.dtype), list(info.shape)]).encode())
+            last = name
+        if not is_finite(block):
+            raise CheckpointError(_not_finite(weights, name))
+        digest.update(block.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        progress(block.numel() * block.element_size())
     return digest.hexdigest()
+
+
+def _blocks(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor in the order of the names, in consecutive blocks that are gone when the next one is asked for."""
+    if any(info.offset is None for info in weights.tensors.values()):
+        yield from weights.read_all()
+        return
+    buffer = torch.empty(_BLOCK, dtype=torch.uint8)
+    for name in sorted(weights.tensors):
+        info = weights.tensors[name]
+        for start in range(0, max(info.bytes, 1), _BLOCK):
+            block = buffer[: min(_BLOCK, info.bytes - start)]
+            _read_into(info.file, (info.offset or 0) + start, block)
+            yield name, block.view(info.dtype)
+
+
+def _not_finite(weights: Weights, name: str) -> str:
+    tensor = next(tensor for other, tensor in weights.read_all() if other == name)
+    count = int((~torch.isfinite(tensor)).sum())
+    return f"{weights.tensors[name].file}: tensor {name} holds {count} value(s) that are NaN or infinite"
+
+
+def _read_into(path: Path, offset: int, block: torch.Tensor) -> None:
+    left = block.numpy().data
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            while left:
+                count = file.readinto(left)
+                if not count:
+                    raise CheckpointError(f"{path} is truncated: it ends before byte {offset + len(left)}")
+                left, offset = left[count:], offset + count
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

@@ -3,9 +3,6 @@
 import re
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from merge_calib.errors import CheckpointError, InputError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -26,6 +23,9 @@ def locate(model: str, flag: str, *, allow_pickle: bool = False, trust_remote_co
         raise InputError(
             f"{flag} {model}: there is no such folder, and it is no hub id (ORG/NAME or ORG/NAME@REVISION)"
         )
+    from huggingface_hub import snapshot_download  # late: it takes a while to import
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     name, _, revision = model.partition("@")
     patterns = [*_FILES, *(["*.bin"] if allow_pickle else []), *(["*.py"] if trust_remote_code else [])]
     try:

@@ -1,13 +1,17 @@
-"""The two parents; constructing a ModelPair is the proof that they can be merged."""
+"""The two parents as one model; constructing a ModelPair is the proof that they can be merged."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from merge_calib.checkpoints.checkpoint import FLOAT_DTYPES, Checkpoint
+from merge_calib.checkpoints.checkpoint import Checkpoint
+from merge_calib.checkpoints.names import kind_of, layer_of
+from merge_calib.checkpoints.parent import Parent
+from merge_calib.checkpoints.slots import Fit, Side, Slot, Vocab, fit, is_wrapped
 from merge_calib.errors import CheckpointError
 
 # What two checkpoints of one architecture may say differently without computing differently.
@@ -33,61 +37,128 @@ _HARMLESS_ENDINGS = ("_token_id", "dropout", "_pdrop", "_dropout_prob", "_loss_c
 
 @dataclass(frozen=True)
 class ModelPair:
-    """Two checkpoints with the same architecture, tensor names and shapes, proved from configs and headers alone.
+    """Two models of one architecture, and what lies between them tensor by tensor, from configs and headers alone.
 
+    vocab: whose rows the merge has where vocabularies differ in size; `error` refuses that
     Raises CheckpointError with one message that names what differs.
     """
 
-    base: Checkpoint
-    aligned: Checkpoint
+    base: Parent
+    aligned: Parent
+    vocab: Vocab = "aligned"
 
     def __post_init__(self) -> None:
         differences = [
-            *_architecture_differences(self.base.config, self.aligned.config),
+            *_architecture_differences(self.base, self.aligned),
             *_config_differences(self.base.config, self.aligned.config),
-            *_tensor_differences(self.base, self.aligned),
+            *self.fit.differences,
         ]
         if differences:
             listed = "\n".join(f"  - {difference}" for difference in differences)
             raise CheckpointError(f"{self.base.folder} and {self.aligned.folder} cannot be merged:\n{listed}")
 
     @classmethod
-    def open(cls, base: Path, aligned: Path, *, allow_pickle: bool = False) -> "ModelPair":
-        """Open both folders and prove that they fit."""
-        return cls(
-            Checkpoint.open(base, allow_pickle=allow_pickle), Checkpoint.open(aligned, allow_pickle=allow_pickle)
-        )
+    def open(cls, base: Path, aligned: Path, *, allow_pickle: bool = False, vocab: Vocab = "aligned") -> "ModelPair":
+        """Open two folders of full checkpoints and prove that they fit."""
+        opened = [Checkpoint.open(folder, allow_pickle=allow_pickle) for folder in (base, aligned)]
+        return cls(opened[0], opened[1], vocab)
+
+    @cached_property
+    def fit(self) -> Fit:
+        """Which tensors belong together."""
+        return fit(self.base, self.aligned, self.vocab)
 
     @property
+    def slots(self) -> dict[str, Slot]:
+        """The tensors of the merge by their names in the merged checkpoint."""
+        return self.fit.slots
+
+    @property
+    def host(self) -> Parent:
+        """The parent whose names, vocabulary, config and tokenizer the merge has."""
+        return self.parent(self.fit.host)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The config of the merge."""
+        config = dict(self.host.config)
+        if self.fit.new_head is None:
+            return config
+        if "text_config" in config:
+            config["text_config"] = config["text_config"] | {"tie_word_embeddings": False}
+        return config | {"tie_word_embeddings": False}
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
-        """The tensors that both parents hold, in order."""
-        return tuple(sorted(self.aligned.tensors))
+        """The tensors of the merge, in order."""
+        return tuple(sorted(self.slots))
 
     def stored_dtype(self, name: str) -> torch.dtype:
-        """The dtype that the aligned checkpoint stores `name` in."""
-        return self.aligned.tensors[name].dtype
+        """The dtype that the aligned model stores `name` in."""
+        return self.slots[name].dtype
+
+    @property
+    def omits(self) -> bool:
+        """Whether one config leaves out what the other says, so that only their defaults tell if they agree."""
+        ours, theirs = compared_settings(self.base.config, self.aligned.config)
+        return ours.keys() != theirs.keys()
 
     @property
     def parameters(self) -> int:
-        """Number of elements in all tensors of one parent."""
-        return sum(torch.Size(info.shape).numel() for info in self.aligned.tensors.values())
+        """Number of elements in all tensors of the merge."""
+        return sum(slot.size for slot in self.slots.values())
+
+    @cached_property
+    def layers(self) -> int:
+        """Number of layers; at least 1."""
+        return 1 + max((layer_of(name) or 0 for name in self.names), default=0)
+
+    def depth(self, name: str) -> int:
+        """The layer of a tensor; the first one for what lies before the layers, the last one for what lies behind."""
+        layer = layer_of(name)
+        if layer is not None:
+            return layer
+        return self.layers - 1 if kind_of(name) in ("final_norm", "head") else 0
+
+    def parent(self, side: Side) -> Parent:
+        """The base or the aligned model."""
+        return self.base if side == "base" else self.aligned
+
+    def read(self, side: Side, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows `start` to `stop` of the merge's tensor `name` as `side` has them, or else the parent that has them."""
+        slot = self.slots[name]
+        own = slot.of(side)
+        has = own is not None and (stop <= (self.parent(side).tensors[own].shape or (1,))[0])
+        source = side if has else slot.rest
+        theirs = slot.of(source)
+        assert theirs is not None
+        if not slot.shape:
+            return self.parent(source).read(theirs).reshape(1)
+        return self.parent(source).read_rows(theirs, start, stop)
 
 
-def _architecture_differences(base: dict[str, Any], aligned: dict[str, Any]) -> Iterable[str]:
+def _architecture_differences(base: Parent, aligned: Parent) -> Iterable[str]:
+    for side, parent in (("base", base), ("aligned", aligned)):
+        if parent.config.get("is_encoder_decoder"):
+            yield (
+                f"{side} is an encoder-decoder model ({parent.config.get('model_type')}); only causal language models "
+                "can be merged and measured here"
+            )
+    if is_wrapped(base) != is_wrapped(aligned):
+        return
     for key in ("model_type", "architectures"):
-        if base.get(key) != aligned.get(key):
-            yield f"{key}: base {base.get(key)}, aligned {aligned.get(key)}"
+        if base.config.get(key) != aligned.config.get(key):
+            yield f"{key}: base {base.config.get(key)}, aligned {aligned.config.get(key)}"
 
 
 def _config_differences(base: dict[str, Any], aligned: dict[str, Any]) -> Iterable[str]:
     """Settings that both configs give, give differently, and that change what the weights compute.
 
-    A setting that only one of the two gives may be the other's default: who knows the defaults compares with
-    `require_same_settings`.
+    A setting that only one of the two gives may be the other's default: see `ModelPair.omits`.
     """
-    if base.get("model_type") != aligned.get("model_type"):
+    ours, theirs = compared_settings(base, aligned)
+    if ours.get("model_type") != theirs.get("model_type"):
         return
-    ours, theirs = settings(base), settings(aligned)
     for key in sorted(ours.keys() & theirs.keys()):
         if ours[key] != theirs[key]:
             yield f"config {key}: base {ours[key]}, aligned {theirs[key]}"
@@ -95,14 +166,29 @@ def _config_differences(base: dict[str, Any], aligned: dict[str, Any]) -> Iterab
 
 def require_same_settings(base: dict[str, Any], aligned: dict[str, Any]) -> None:
     """Raise CheckpointError naming each setting that differs between two configs with all their defaults filled in."""
-    ours, theirs = settings(base), settings(aligned)
+    ours, theirs = compared_settings(base, aligned)
     different = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
     if different:
         listed = "\n".join(f"  - config {key}: base {ours.get(key)}, aligned {theirs.get(key)}" for key in different)
         raise CheckpointError(f"the two models compute differently and cannot be merged:\n{listed}")
 
 
-def settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def compared_settings(base: Mapping[str, Any], aligned: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of both that must agree; of a multimodal model and a text model, those of the text model.
+
+    Vocabulary and tied heads are told from the tensors.
+    """
+    configs = [base, aligned]
+    if ("text_config" in base) != ("text_config" in aligned):
+        configs = [config.get("text_config", config) for config in configs]
+    ours, theirs = (
+        {k: v for k, v in settings(config).items() if k.split(".")[-1] not in ("vocab_size", "tie_word_embeddings")}
+        for config in configs
+    )
+    return ours, theirs
+
+
+def settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The settings that change what weights compute, flat (`text_config.hidden_size`), with rope_theta in one place."""
     ignored = set(_HARMLESS)
     if config.get("use_sliding_window") is False:
@@ -117,35 +203,3 @@ def settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _tensor_differences(base: Checkpoint, aligned: Checkpoint) -> Iterable[str]:
-    yield from _only_in("base", base, aligned)
-    yield from _only_in("aligned", aligned, base)
-    both = sorted(base.tensors.keys() & aligned.tensors.keys())
-    shapes = [
-        f"{name} {list(base.tensors[name].shape)} / {list(aligned.tensors[name].shape)}"
-        for name in both
-        if base.tensors[name].shape != aligned.tensors[name].shape
-    ]
-    if shapes:
-        yield f"{len(shapes)} tensor(s) differ in shape (base / aligned): {_listed(shapes)}"
-    kinds = [
-        f"{name} {base.tensors[name].dtype} / {aligned.tensors[name].dtype}"
-        for name in both
-        if base.tensors[name].dtype != aligned.tensors[name].dtype
-        and not {base.tensors[name].dtype, aligned.tensors[name].dtype} <= set(FLOAT_DTYPES)
-    ]
-    if kinds:
-        yield f"{len(kinds)} tensor(s) are floating in one parent only: {_listed(kinds)}"
-
-
-def _only_in(side: str, one: Checkpoint, other: Checkpoint) -> Iterable[str]:
-    names = sorted(one.tensors.keys() - other.tensors.keys())
-    if names:
-        yield f"{len(names)} tensor(s) only in {side}: {_listed(names)}"
-
-
-def _listed(items: list[str], most: int = 8) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more

@@ -1,6 +1,5 @@
-"""Models, configs and tokenizers as transformers loads them, and where a loaded model keeps what a checkpoint holds."""
+"""Models, configs and tokenizers as transformers loads them."""
 
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from merge_calib.checkpoints.checkpoint import Checkpoint
+from merge_calib.checkpoints.pair import ModelPair, require_same_settings
 from merge_calib.errors import CheckpointError
 
 _NO_LIMIT = 1 << 30  # tokenizers write a huge number where there is no limit
@@ -27,6 +27,12 @@ def resolved_config(folder: Path, *, trust_remote_code: bool = False) -> dict[st
     """The config in `folder` with all defaults filled in."""
     config: dict[str, Any] = _load_config(folder, trust_remote_code).to_dict()
     return config
+
+
+def require_same_defaults(pair: ModelPair, *, trust_remote_code: bool = False) -> None:
+    """Raise CheckpointError where the parents' configs differ once what one of them omits is filled in."""
+    configs = [resolved_config(p.shape.folder, trust_remote_code=trust_remote_code) for p in (pair.base, pair.aligned)]
+    require_same_settings(configs[0], configs[1])
 
 
 def longest_context(folder: Path, tokenizer: Any, *, trust_remote_code: bool = False) -> int:
@@ -70,15 +76,19 @@ def _load_config(folder: Path, trust_remote_code: bool) -> Any:
         raise CheckpointError(f"{folder} has a config that cannot be loaded: {_first_line(error)}") from error
 
 
-def load_model(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+def load_model(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool, unties: bool = False) -> Any:
+    """The model in `checkpoint`; with `unties` it has a head of its own, of any values, where its config ties that."""
     quiet: Any = transformers.logging
     quiet.set_verbosity_error()
     quiet.disable_progress_bar()
     loader: Any = AutoModelForCausalLM
+    config = _load_config(checkpoint.folder, trust_remote_code)
+    if unties:
+        config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
     try:
         model, info = loader.from_pretrained(
             checkpoint.folder,
-            config=_load_config(checkpoint.folder, trust_remote_code),
+            config=config,
             dtype=dtype,
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
@@ -88,62 +98,31 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bo
         raise CheckpointError(
             f"{checkpoint.folder} cannot be loaded as a causal model: {_first_line(error)}"
         ) from error
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
+    missing = sorted(info["missing_keys"])
+    if unties:
+        head = model.get_output_embeddings().weight
+        missing = [name for name in missing if model.get_parameter(name) is not head]
+    if missing:
         raise CheckpointError(
             f"{checkpoint.folder} lacks {len(missing)} tensor(s) of its model: {', '.join(missing[:8])}"
         )
     return model
 
 
-def find_places(state: Mapping[str, torch.Tensor], prefix: str, checkpoint: Checkpoint) -> dict[str, str]:
-    """The model's own name of each checkpoint tensor, found by its name, or else by its values (a renamed tensor).
+def head_to_add(shapes: Mapping[str, tuple[int, ...]], checkpoint: Checkpoint) -> str | None:
+    """The tensor of a model with these `shapes` that `checkpoint` has not, since it ties its head; None if it has all.
 
-    `state` is what the model holds by name, `prefix` what it puts before the names of its body. Raises CheckpointError
-    for tensors that it fuses or splits.
+    Raises CheckpointError where a tensor has another shape there, as after an adapter that added tokens.
     """
-    found: dict[str, str] = {}
-    lost: dict[str, torch.Tensor] = {}
-    for name, value in checkpoint.read_all():
-        spelled = (name, prefix + name, name.removeprefix(prefix))
-        place = next((p for p in spelled if p in state and _holds(state[p], value)), None)
-        if place is None:
-            lost[name] = value
-        else:
-            found[name] = place
-    taken = {id(state[place]) for place in found.values()}
-    for name, value in lost.items():
-        free = {id(tensor): p for p, tensor in state.items() if id(tensor) not in taken and _holds(tensor, value)}
-        place = _most_alike(name, list(free.values()))
-        if place is not None:
-            found[name] = place
-            taken.add(id(state[place]))
-    unplaced = [name for name in lost if name not in found]
-    if unplaced:
-        raise CheckpointError(
-            f"{checkpoint.folder}: the loaded model does not hold {len(unplaced)} tensor(s) as they are stored (it "
-            "fuses or splits them, as for mixtures of experts), so they cannot be merged in place yet: "
-            f"{', '.join(unplaced[:8])}"
-        )
-    return found
-
-
-def _most_alike(name: str, places: list[str]) -> str | None:
-    """The place that shares most of the end of its dotted name with `name`; None where there is no single one."""
-    ends = [_common_end(name.split("."), place.split(".")) for place in places]
-    return places[ends.index(max(ends))] if places and ends.count(max(ends)) == 1 else None
-
-
-def _common_end(one: list[str], other: list[str]) -> int:
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(reversed(one), reversed(other), strict=False))
-    return sum(1 for _ in same)
-
-
-def _holds(place: torch.Tensor, value: torch.Tensor) -> bool:
-    if place.shape != value.shape:
-        return False
-    few = place.reshape(-1)[:256], value.reshape(-1)[:256]  # most tensors of a shape differ at once
-    return torch.equal(few[0], few[1].to(place)) and torch.equal(place, value.to(place))
+    for name, shape in shapes.items():
+        if name in checkpoint.tensors and checkpoint.tensors[name].shape != shape:
+            raise CheckpointError(
+                f"tensor {name} has shape {list(shape)} here but {list(checkpoint.tensors[name].shape)} in "
+                f"{checkpoint.folder}, which the model is built from: merge the adapter into its model first"
+            )
+    added = [name for name in shapes if name not in checkpoint.tensors]
+    assert len(added) <= 1, added
+    return added[0] if added else None
 
 
 def _first_line(error: Exception) -> str:

@@ -21,7 +21,8 @@ from merge_calib.scoring.batches import (
     reading_starts,
 )
 from merge_calib.scoring.head import Finish, ScoredHead, find_finish
-from merge_calib.scoring.loading import config_limit, find_places, load_model
+from merge_calib.scoring.loading import config_limit, load_model
+from merge_calib.scoring.places import find_places
 from merge_calib.scoring.rows import Row
 from merge_calib.scoring.trial import LONGEST, TRIAL_TOKENS, agree, leaked, trial_rows
 
@@ -32,17 +33,25 @@ class LanguageModel:
     `attention` says how it reads: `varlen` or `blocks` for packs of distinct tokens, `rows` for padded rows, where
     the architecture cannot be told which token sees which. Packs are used only where a trial with random tokens gave
     what padded rows give.
+    `new_head` is what a head is called that the checkpoint ties to its embedding and that shall have its own place.
     Raises CheckpointError where the architecture is no causal language model, or needs remote code that was not asked
     for, or does not fit into memory.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, *, trust_remote_code: bool = False
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        trust_remote_code: bool = False,
+        new_head: str | None = None,
     ) -> None:
         self.device = device
         self.dtype = dtype
         self._checkpoint = checkpoint
-        self._model = load_model(checkpoint, dtype, trust_remote_code)
+        self._model = load_model(checkpoint, dtype, trust_remote_code, unties=new_head is not None)
+        self._new_head = new_head
         try:
             self._model = self._model.to(device).eval()
             for parameter in self._model.parameters():
@@ -66,7 +75,7 @@ class LanguageModel:
         Raises CheckpointError where the model holds weights in another layout than its checkpoint.
         """
         places = find_places(self._state, f"{self._model.base_model_prefix}.", self._checkpoint)
-        return {name: self._state[place] for name, place in places.items()}
+        return places if self._new_head is None else {**places, self._new_head: self._head.weight}
 
     @property
     def vocabulary(self) -> int:
