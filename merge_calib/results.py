@@ -2,8 +2,8 @@
 
 results.csv has one row for each point x task x confidence method x split. Every run has the columns `point`, `task`,
 `confidence`, `split` and the measures; what stands between `point` and `task` says which point it is: `method, lambda`
-in a sweep, `model, label, position` (empty where only the order counts) in an evaluation. The task `mean` is the
-average over the tasks that a confidence method applies to.
+(empty where groups of tensors have lambdas of their own) in a sweep, `model, label, position` (empty where only the
+order counts) in an evaluation. The task `mean` is the average over the tasks that a confidence method applies to.
 """
 
 from collections.abc import Mapping
@@ -84,7 +84,7 @@ class Results:
     def candidates(self, confidence: str) -> list[Candidate]:
         """Every merge that has all multiple-choice tasks, by mean accuracy and mean SCE."""
         return [
-            Candidate(r.point.name, r.point.lam, r.measurement.accuracy, r.measurement.sce)
+            Candidate(r.point.name, r.point.lam, r.measurement.accuracy, r.measurement.sce, r.point.is_aligned)
             for r in self.line(MEAN, confidence)
             if isinstance(r.point, MergePoint) and r.measurement.sce is not None
         ]
@@ -97,7 +97,7 @@ class Results:
         if not self.is_sweep:
             planned.update(axis_points(plan["models"]))
         elif plan["search"] == "grid":
-            planned.update(MergePoint(plan["method"], lam) for lam in (0, 1, *plan["lambdas"]))
+            planned.update(_planned(plan))
         return len(planned - set(self.run.points()))
 
     @cached_property
@@ -115,7 +115,7 @@ class Results:
     @cached_property
     def can_select(self) -> bool:
         """Whether the aligned model has all tasks by the first confidence method, which the rule needs."""
-        return any(c.lam == 1.0 for c in self.candidates(self.confidences[0]))
+        return any(c.is_aligned for c in self.candidates(self.confidences[0]))
 
     @cached_property
     def selection(self) -> Selection:
@@ -124,7 +124,11 @@ class Results:
 
     def point(self, name: str) -> MergePoint:
         """The merge called `name`."""
-        return next(p for p in self.points if isinstance(p, MergePoint) and p.name == name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, MergePoint]:
+        return {point.name: point for point in self.points if isinstance(point, MergePoint)}
 
     @cached_property
     def _by_key(self) -> dict[tuple[Point, str, str], Measurement]:
@@ -157,7 +161,7 @@ class Results:
 
     def _points(self, confidence: str) -> list[dict[str, Any]]:
         return [
-            {"point": c.name, "lambda": c.lam, "accuracy": c.accuracy, "sce": c.error}
+            {"point": c.name, **self.point(c.name).record(), "accuracy": c.accuracy, "sce": c.error}
             for c in self.candidates(confidence)
         ]
 
@@ -170,6 +174,15 @@ def results_csv(results: Results) -> str:
         for row in results.rows
     )
     return csv_text(header, rows)
+
+
+def _planned(plan: Mapping[str, Any]) -> set[MergePoint]:
+    """The points of a grid; run.json lists them, but for runs of a time when there was one lambda to a point."""
+    if plan.get("points") is not None:
+        return {MergePoint.read(record) for record in plan["points"]}
+    options = tuple(plan.get("options", {}).items())
+    parents = {MergePoint("linear", 0.0), MergePoint("linear", 1.0)}
+    return parents | {MergePoint(plan["method"], lam, options) for lam in plan["lambdas"]}
 
 
 def _confidences(plan: Mapping[str, Any]) -> tuple[str, ...]:

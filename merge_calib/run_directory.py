@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from merge_calib.agreement import contradictions, united
-from merge_calib.errors import OutputError, RunDirectoryError
+from merge_calib.errors import InputError, OutputError, RunDirectoryError
 from merge_calib.files import remove_partial, write_json
 from merge_calib.merging.point import MergePoint
 from merge_calib.points import AxisPoint, Point, axis_points
@@ -126,8 +126,16 @@ class RunDirectory:
         except RunDirectoryError:
             return False  # no record vouches for it, so it is measured again
 
-    def record(self, point: Point, measured: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]]) -> None:
-        """Write, in one step, that the confidence methods of each task in `measured` are in scores/, with its facts."""
+    def record(
+        self,
+        point: Point,
+        measured: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]],
+        merge: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write, in one step, that the confidence methods of each task in `measured` are in scores/, with its facts.
+
+        merge: facts about how the weights were merged; what was recorded of it before stays where there are none
+        """
         scores: dict[str, dict[str, Any]] = dict(self._record(point)["scores"])
         for task, (confidences, facts) in measured.items():
             scores[task] = dict(scores.get(task, {}))
@@ -135,35 +143,40 @@ class RunDirectory:
                 path = self._scores_file(point.name, task, confidence)
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
                 scores[task][confidence] = {"file": path.relative_to(self.path).as_posix(), "sha256": digest, **facts}
-        self._write_record(point, {"scores": scores})
+        self._write_record(point, {"scores": scores, **self._merge(point, merge)})
 
     def fail(self, point: Point, reason: str) -> None:
         """Mark `point` as failed; what was recorded of it before stays."""
-        self._write_record(point, {"scores": self._record(point)["scores"], "failed": reason})
+        self._write_record(point, {"scores": self._record(point)["scores"], **self._merge(point), "failed": reason})
 
     def failure(self, point: Point) -> str | None:
         """Why `point` failed, None where it did not; deleting its record has it tried again."""
         reason = self._record(point).get("failed")
         return None if reason is None else str(reason)
 
+    def merge_facts(self, point: Point) -> dict[str, Any]:
+        """What the record of `point` says of how its weights were merged; empty where it says nothing."""
+        return dict(self._record(point).get("merge", {}))
+
+    def _merge(self, point: Point, merge: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The facts about the merge as the record holds them."""
+        facts = dict(merge or self.merge_facts(point))
+        return {"merge": facts} if facts else {}
+
     def _write_record(self, point: Point, content: Mapping[str, Any]) -> None:
         if isinstance(point, AxisPoint):
             place: dict[str, Any] = {"label": point.label, "model": point.model}
         else:
-            place = {"method": point.method, "lambda": point.lam}
+            place = point.record()
         write_json(self._record_file(point.name), {"format": FORMAT, "point": point.name, **place, **content})
 
     def points(self) -> list[Point]:
-        """All points with a record: merges by method and lambda, models in the order of their axis."""
+        """All points with a record: merges by lambda and method, models in the order of their axis."""
         if self.kind == "evaluation":
             return [point for point in axis_points(self.plan["models"]) if self._record_file(point.name).exists()]
         found = []
         for path in (self.path / "points").glob("*.json"):
-            record = _read_object(path)
-            try:
-                found.append(MergePoint(record["method"], record["lambda"]))
-            except (KeyError, TypeError, AssertionError) as error:
-                raise _damaged(path, error) from error
+            found.append(_read_point(path))
         return [*sorted(found)]
 
     def facts(self, point: Point) -> dict[str, dict[str, dict[str, Any]]]:
@@ -194,6 +207,8 @@ class RunDirectory:
                     _ = entry["file"], entry["sha256"]
         except (KeyError, TypeError, AttributeError) as error:
             raise _damaged(path, f"it does not say where its scores are: {error}") from error
+        if not isinstance(record.get("merge", {}), dict):
+            raise _damaged(path, "what it says of the merge is no JSON object")
         return record
 
     def _record_file(self, name: str) -> Path:
@@ -201,6 +216,17 @@ class RunDirectory:
 
     def _scores_file(self, name: str, task: str, confidence: str) -> Path:
         return self.path / "scores" / name / f"{task}.{confidence}.npz"
+
+
+def _read_point(path: Path) -> MergePoint:
+    """The merge that a record is about."""
+    try:
+        point = MergePoint.read(_read_object(path))
+    except (InputError, KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise _damaged(path, error) from error
+    if point.name != path.stem:
+        raise _damaged(path, f"it is about {point.name}")
+    return point
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from merge_calib.merging.point import MergePoint
 from merge_calib.points import axis_points
 from merge_calib.report import write_report
 from merge_calib.report.axis import Axis, place_on
-from merge_calib.report.axis_figure import MOST_COLOURED, draw_axis, look
+from merge_calib.report.axis_figure import draw_axis
+from merge_calib.report.axis_lines import MOST_COLOURED, look
 from merge_calib.report.evaluation_page import evaluation_page
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.page import page

@@ -7,7 +7,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from merge_calib.merging.point import MergePoint
 from merge_calib.points import Point
-from merge_calib.report.text import MISSING, lambda_text, number_text, short_text
+from merge_calib.report.text import short_text
 from merge_calib.results import Results
 
 LOG_FROM = 30  # positions whose largest is this many times the smallest are drawn on a logarithmic axis
@@ -85,24 +85,8 @@ class Axis:
 
 
 def place_on(axis: Axis, point: Point) -> float:
-    """Where a point is drawn."""
+    """Where a point is drawn; one with lambdas by groups has no place on the axis."""
     if isinstance(point, MergePoint):
+        assert point.lam is not None
         return point.lam
     return point.index if axis.labels or point.position is None else point.position
-
-
-def point_columns(results: Results) -> tuple[str, ...]:
-    """What the numbers beside a figure say of a point's place, after its name."""
-    return ("lambda",) if results.is_sweep else ("label", "position")
-
-
-def point_cells(point: Point) -> tuple[object, ...]:
-    """The values of `point_columns`."""
-    return (point.lam,) if isinstance(point, MergePoint) else (point.label, point.position)
-
-
-def place_text(point: Point) -> str:
-    """The place on the axis as text."""
-    if isinstance(point, MergePoint):
-        return lambda_text(point.lam)
-    return MISSING if point.position is None else number_text(point.position)

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+from merge_calib.report.axis_lines import families_on_axis, has_aligned_apart, is_by_groups_only
+from merge_calib.report.families import LINEAR, Family, families_of, has_groups
 from merge_calib.report.figures import figure_name
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.measures import asked_noun
@@ -9,6 +11,8 @@ from merge_calib.report.reliability_figure import FEW
 from merge_calib.report.shown import MOST_PANELS, named_points
 from merge_calib.report.text import code
 from merge_calib.results import Results
+
+_NO_AXIS = "No figure against lambda: all points between and beyond the parents have lambda by groups."
 
 
 def figures_section(results: Results, landmarks: Landmarks, drawn: Collection[str]) -> str:
@@ -18,7 +22,7 @@ def figures_section(results: Results, landmarks: Landmarks, drawn: Collection[st
     for confidence in results.confidences:
         captions = {
             "frontier": _frontier_caption(results),
-            "lambda": _lambda_caption(landmarks),
+            "lambda": _lambda_caption(results, landmarks, confidence),
             "axis": _axis_caption(results),
             "reliability": _reliability_caption(results, landmarks, asked_noun(confidence)),
             "confidence": _confidence_caption(results, landmarks, asked_noun(confidence)),
@@ -32,20 +36,36 @@ def figures_section(results: Results, landmarks: Landmarks, drawn: Collection[st
                 text = f"{what}{_over_tasks(results, kind, confidence)} Confidence method {code(confidence)}. {files}"
                 explained.add(kind)
                 parts.append(f"![{kind}, {confidence}](figures/{name}.png)\n\n{text}\n")
+            elif kind == "lambda" and is_by_groups_only(results, confidence):
+                parts.append(f"{_NO_AXIS} Confidence method {code(confidence)}.\n")
     return "\n".join(["## Figures\n", *parts]) if parts else ""
 
 
 def _frontier_caption(results: Results) -> str:
+    groups = " Grey marks are points whose groups of tensors have lambdas of their own." if has_groups(results) else ""
+    methods = " The shape of a mark tells its method." if len(families_of(results.points)) > 1 else ""
     return (
         f"**Accuracy against SCE** (M = {results.run.plan['bins']}, lower is better), a mark a point, "
-        "coloured by lambda; up and left is better. The grey steps join the points that no other beats. "
-        "Chosen and measured on the same questions."
+        f"coloured by lambda; up and left is better.{groups}{methods} The grey steps join the points that no other "
+        "beats. Chosen and measured on the same questions."
     )
 
 
-def _lambda_caption(landmarks: Landmarks) -> str:
-    selected = ", the dashed one the selected point" if landmarks.recovers else ""
-    return f"**Each measure against lambda.** Grey upright lines mark the parents{selected}."
+def _lambda_caption(results: Results, landmarks: Landmarks, confidence: str) -> str:
+    is_by_groups = landmarks.selected is not None and landmarks.selected.lam is None
+    selected = ", the dashed one the selected point" if landmarks.recovers and not is_by_groups else ""
+    parts = [f"**Each measure against lambda.** Grey upright lines mark the parents{selected}."]
+    families = families_on_axis(results, confidence)
+    if len(families) > 1:
+        parts.append("A colour is a method.")
+    elif families != (Family(LINEAR),):
+        parts.append(f"All merges on it are by {families[0].markdown}.")
+    if has_aligned_apart(results, confidence):
+        parts.append("The diamond is the aligned model, which these methods do not give at lambda = 1.")
+    if has_groups(results):
+        nor = "; the selected point is one of them" if is_by_groups else ""
+        parts.append(f"Points with lambda by groups have no place on this axis{nor}.")
+    return " ".join(parts)
 
 
 def _axis_caption(results: Results) -> str:

@@ -12,10 +12,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from merge_calib.calibration.metrics import accuracy, mean_confidence, reliability_bins
 from merge_calib.files import csv_text
-from merge_calib.report.axis import point_cells, point_columns
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.measures import asked_noun
 from merge_calib.report.panels import Layout
+from merge_calib.report.place import point_cells, point_columns
 from merge_calib.report.pooling import pooled
 from merge_calib.report.reliability_figure import TICK_LABELS, TICKS, bin_bars, bin_edges
 from merge_calib.report.shown import Shown, shown_points
@@ -79,7 +79,7 @@ def _histogram(axes: Axes, panel: _Panel, layout: Layout, *, is_lowest: bool) ->
     if is_lowest:
         axes.set_xlabel("Confidence")
     about = f"accuracy {percent(panel.accuracy, 1)}%", f"mean confidence {percent(panel.mean_confidence, 1)}%"
-    axes.set_title(layout.title([panel.shown.title, *about]), linespacing=1.4, fontsize=layout.title_size)
+    axes.set_title(layout.title([*panel.shown.titles, *about]), linespacing=1.4, fontsize=layout.title_size)
 
 
 _RIGHT: dict[str, Any] = {"facecolor": BLUE, "edgecolor": "white", "linewidth": 0.4}

@@ -1,6 +1,7 @@
 """Accuracy against calibration error, one mark a point."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,12 +12,59 @@ from matplotlib.ticker import MaxNLocator
 
 from merge_calib.files import csv_text
 from merge_calib.frontier import Candidate, non_dominated
+from merge_calib.merging.point import MergePoint
+from merge_calib.report.families import LINEAR, Family, families_of
 from merge_calib.report.landmarks import Landmarks
-from merge_calib.report.style import GREY, INK, ROUND, SINGLE, Drawing, lambda_colours, new_figure, plain_axes
+from merge_calib.report.place import figure_text, point_cells, point_columns
+from merge_calib.report.style import (
+    GREY,
+    INK,
+    ROUND,
+    SINGLE,
+    Drawing,
+    lambda_colours,
+    new_figure,
+    plain_axes,
+    wrapped_text,
+)
 from merge_calib.results import Results
 
 _MARKS = {"base": ("s", 38), "aligned": ("D", 34), "selected": ("*", 110), "aligned, selected": ("D", 34)}
-_PLAIN = ("o", 22)
+_PLAIN = ("o", "^", "v", "P", "X", "p", "<", ">", "h")  # a method each
+_SIZE = 22
+_NEUTRAL = "#BDBDBD"  # of a point without a lambda of its own
+_LETTER, _SYMBOL, _LINE = 0.052, 0.3, 0.14  # inches that a letter, a symbol and a line of the legend take
+_MOST_LETTERS = 26  # of a label in one line
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A point of the figure: what it is, its part in the run, and how its method and lambda are shown."""
+
+    candidate: Candidate
+    point: MergePoint
+    role: str
+    shape: str
+    colour: str
+
+    @property
+    def is_hollow(self) -> bool:
+        return self.point.lam is not None and self.point.lam > 1
+
+    @property
+    def face(self) -> str:
+        return "white" if self.is_hollow else self.colour
+
+    @property
+    def edge(self) -> str:
+        return INK if not self.is_hollow and (self.role or self.point.lam is None) else self.colour
+
+    @property
+    def label(self) -> str:
+        """What the legend says of a point that has a part in the run."""
+        if self.role == "aligned, selected":
+            return "aligned (selected)"
+        return f"selected, {figure_text(self.point)}" if self.role == "selected" else self.role
 
 
 def draw_frontier(results: Results, landmarks: Landmarks, confidence: str) -> Drawing | None:
@@ -24,24 +72,25 @@ def draw_frontier(results: Results, landmarks: Landmarks, confidence: str) -> Dr
     candidates = results.candidates(confidence)
     if not candidates:
         return None
-    roles = [landmarks.role(results.point(c.name)) for c in candidates]
     kept = non_dominated(candidates)
     colours = ScalarMappable(Normalize(*_lambda_range(candidates)), lambda_colours())
-    figure = new_figure(SINGLE, 2.75)
+    marks = _marks(results, landmarks, candidates, colours)
+    entries = _legend(marks)
+    if kept.sum() > 1:
+        entries.append(Line2D([], [], color=GREY, label="frontier"))
+    columns, height = _legend_size(entries)
+    figure = new_figure(SINGLE, 2.75 + height)
     axes = figure.add_subplot()
     plain_axes(axes)
     _step_line(axes, [c for c, keep in zip(candidates, kept, strict=True) if keep])
-    for candidate, role in zip(candidates, roles, strict=True):
-        _mark(axes, candidate, role, colours)
+    for mark in marks:
+        _draw(axes, mark)
     axes.set_xlabel(f"{_sce_name(results, confidence)} (M = {results.run.plan['bins']}, lower is better)")
     axes.set_ylabel("Accuracy (%)" if len(results.tasks_of(confidence)) == 1 else "Mean accuracy (%)")
     bar = figure.colorbar(colours, ax=axes, fraction=0.05, pad=0.02, aspect=30, ticks=MaxNLocator(4, steps=ROUND))
     bar.set_label("λ", rotation=0, labelpad=6)
-    entries = _legend(candidates, roles, colours)
-    if kept.sum() > 1:
-        entries.append(Line2D([], [], color=GREY, label="frontier"))
-    figure.legend(handles=entries, loc="outside upper center", ncols=3, handlelength=1.4)
-    return Drawing(figure, _numbers(candidates, roles, kept.tolist()))
+    figure.legend(handles=entries, loc="outside upper center", ncols=columns, handlelength=1.4)
+    return Drawing(figure, _numbers(results, marks, kept.tolist()))
 
 
 def _sce_name(results: Results, confidence: str) -> str:
@@ -50,8 +99,23 @@ def _sce_name(results: Results, confidence: str) -> str:
 
 
 def _lambda_range(candidates: Sequence[Candidate]) -> tuple[float, float]:
-    lambdas = [c.lam for c in candidates]
+    lambdas = [c.lam for c in candidates if c.lam is not None]
     return min(0.0, *lambdas, 1.0), max(1.0, *lambdas, 0.0)
+
+
+def _marks(
+    results: Results, landmarks: Landmarks, candidates: Sequence[Candidate], colours: ScalarMappable
+) -> list[_Mark]:
+    points = [results.point(c.name) for c in candidates]
+    families = families_of(points)
+    shapes = {family: _PLAIN[i % len(_PLAIN)] for i, family in enumerate(families)}
+    marks = []
+    for candidate, point in zip(candidates, points, strict=True):
+        role = landmarks.role(point)
+        shape = _MARKS[role][0] if role else shapes[Family.of(point)]
+        colour = _NEUTRAL if point.lam is None else _colour(point.lam, colours)
+        marks.append(_Mark(candidate, point, role, shape, colour))
+    return marks
 
 
 def _step_line(axes: Axes, front: Sequence[Candidate]) -> None:
@@ -67,59 +131,89 @@ def _step_line(axes: Axes, front: Sequence[Candidate]) -> None:
     )
 
 
-def _colour(candidate: Candidate, colours: ScalarMappable) -> str:
-    red, green, blue, _ = colours.to_rgba(np.array([candidate.lam]))[0].tolist()
+def _colour(lam: float, colours: ScalarMappable) -> str:
+    red, green, blue, _ = colours.to_rgba(np.array([lam]))[0].tolist()
     return to_hex((red, green, blue))
 
 
-def _mark(axes: Axes, candidate: Candidate, role: str, colours: ScalarMappable) -> None:
-    colour = _colour(candidate, colours)
-    marker, size = _MARKS.get(role, _PLAIN)
+def _draw(axes: Axes, mark: _Mark) -> None:
     axes.scatter(
-        candidate.error,
-        100 * candidate.accuracy,
-        s=size,
-        marker=marker,
-        facecolors="white" if candidate.lam > 1 else colour,
-        edgecolors=INK if role and candidate.lam <= 1 else colour,
-        linewidths=0.8 if role else 1.0,
-        zorder=5 if role else 3,
+        mark.candidate.error,
+        100 * mark.candidate.accuracy,
+        s=_MARKS[mark.role][1] if mark.role else _SIZE,
+        marker=mark.shape,
+        facecolors=mark.face,
+        edgecolors=mark.edge,
+        linewidths=0.8 if mark.role else 0.5 if mark.point.lam is None else 1.0,
+        zorder=5 if mark.role else 3,
         clip_on=False,
     )
 
 
-def _legend(candidates: Sequence[Candidate], roles: Sequence[str], colours: ScalarMappable) -> list[Line2D]:
-    """One entry for each kind of mark that the figure holds."""
-    kinds: dict[str, Line2D] = {}
-    for candidate, role in zip(candidates, roles, strict=True):
-        label = _label(candidate, role)
-        colour = _colour(candidate, colours) if role else GREY
-        kinds[label] = Line2D(
-            [],
-            [],
-            linestyle="none",
-            label=label,
-            marker=_MARKS.get(role, _PLAIN)[0],
-            markersize=8 if role == "selected" else 5,
-            markerfacecolor="white" if candidate.lam > 1 else colour,
-            markeredgecolor=INK if role and candidate.lam <= 1 else colour,
-            markeredgewidth=0.8,
-        )
-    order = sorted(kinds, key=lambda label: ("base", "sele", "alig", "merg", "ampl").index(label[:4]))
-    return [kinds[label] for label in order]
+def _legend(marks: Sequence[_Mark]) -> list[Line2D]:
+    """One entry for each kind of mark that the figure holds: parts in the run, then methods, then what else differs."""
+    by_role = {mark.role: mark for mark in marks if mark.role}
+    entries = []
+    for role in ("base", "selected", "aligned", "aligned, selected"):
+        if role in by_role:
+            mark = by_role[role]
+            entries.append(_entry(mark.label, mark.shape, mark.face, mark.edge, 8 if role == "selected" else 5))
+    plain = [mark for mark in marks if not mark.role]
+    entries += _method_entries(plain, families_of(mark.point for mark in marks))
+    if any(mark.is_hollow for mark in plain):
+        entries.append(_entry("amplified, λ > 1", _PLAIN[0], "white", GREY))
+    if any(mark.point.lam is None for mark in plain):
+        entries.append(_entry("λ by groups", _PLAIN[0], _NEUTRAL, INK))
+    return entries
 
 
-def _label(candidate: Candidate, role: str) -> str:
-    if role == "aligned, selected":
-        return "aligned (selected)"
-    if role == "selected":
-        return f"selected, λ = {candidate.lam:.3g}"
-    return role or ("amplified, λ > 1" if candidate.lam > 1 else "merged")
+def _method_entries(plain: Sequence[_Mark], families: Sequence[Family]) -> list[Line2D]:
+    """The shape of each method where there are several, else what a filled mark is."""
+    has_groups = any(mark.point.lam is None for mark in plain)
+    if len(families) == 1:
+        plain = [mark for mark in plain if not mark.is_hollow and mark.point.lam is not None]
+    shapes = {Family.of(mark.point): mark.shape for mark in plain}
+    colour = INK if len(families) > 1 or has_groups else GREY  # grey is the colour of points by groups
+    labels = {Family(LINEAR): "merged"} if len(families) == 1 else {}
+    return [
+        _entry(labels.get(family, family.label), shapes[family], colour, colour)
+        for family in families
+        if family in shapes
+    ]
 
 
-def _numbers(candidates: Sequence[Candidate], roles: Sequence[str], kept: Sequence[bool]) -> str:
-    rows = zip(candidates, roles, kept, strict=True)
+def _entry(label: str, shape: str, face: str, edge: str, size: float = 5) -> Line2D:
+    return Line2D(
+        [],
+        [],
+        linestyle="none",
+        label=wrapped_text(label, _MOST_LETTERS),
+        marker=shape,
+        markersize=size,
+        markerfacecolor=face,
+        markeredgecolor=edge,
+        markeredgewidth=0.8,
+    )
+
+
+def _legend_size(entries: Sequence[Line2D]) -> tuple[int, float]:
+    """As many columns as have room, at most three, and the inches that their rows need beyond two."""
+    texts = [str(entry.get_label()).split("\n") for entry in entries]
+    for columns in (3, 2, 1):
+        rows = -(-len(texts) // columns)
+        parts = [texts[i : i + rows] for i in range(0, len(texts), rows)]
+        longest = [max(len(line) for text in part for line in text) for part in parts]
+        if sum(_SYMBOL + _LETTER * count for count in longest) <= SINGLE:
+            break
+    return columns, _LINE * max(0, max(sum(map(len, part)) for part in parts) - 2)
+
+
+def _numbers(results: Results, marks: Sequence[_Mark], kept: Sequence[bool]) -> str:
+    rows = zip(marks, kept, strict=True)
     return csv_text(
-        ("point", "lambda", "accuracy", "sce", "non_dominated", "role"),
-        ((c.name, c.lam, c.accuracy, c.error, keep, role) for c, role, keep in rows),
+        ("point", *point_columns(results), "accuracy", "sce", "non_dominated", "role"),
+        (
+            (m.point.name, *point_cells(m.point), m.candidate.accuracy, m.candidate.error, keep, m.role)
+            for m, keep in rows
+        ),
     )

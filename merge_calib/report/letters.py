@@ -6,9 +6,9 @@ import numpy as np
 
 from merge_calib.files import csv_text
 from merge_calib.questions import LETTERS
-from merge_calib.report.axis import point_cells, point_columns
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.measures import LETTER_BIAS, LETTER_MASS
+from merge_calib.report.place import point_cells, point_columns
 from merge_calib.report.shown import Shown, named_points
 from merge_calib.report.text import code, markdown_table, percent
 from merge_calib.results import MEAN, Results

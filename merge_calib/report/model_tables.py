@@ -2,7 +2,6 @@
 
 from merge_calib.files import csv_text
 from merge_calib.points import AxisPoint, Point
-from merge_calib.report.axis import place_text, point_cells, point_columns
 from merge_calib.report.measures import (
     ACCURACY,
     AUROC,
@@ -17,6 +16,7 @@ from merge_calib.report.measures import (
     Measure,
     applying,
 )
+from merge_calib.report.place import place_text, point_cells, point_columns
 from merge_calib.report.text import code, markdown_table
 from merge_calib.results import MEAN, Results
 

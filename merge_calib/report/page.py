@@ -1,6 +1,6 @@
 """report.md: what to read first."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import PurePath
 from typing import Any
@@ -9,6 +9,7 @@ from merge_calib.calibration.measurement import Measurement
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.asked import asked_line
 from merge_calib.report.captions import figures_section
+from merge_calib.report.families import LINEAR, Family, families_of, has_groups
 from merge_calib.report.landmarks import Landmarks, mean_of
 from merge_calib.report.letters import letters_section
 from merge_calib.report.measures import (
@@ -24,6 +25,7 @@ from merge_calib.report.measures import (
     Measure,
     applying,
 )
+from merge_calib.report.place import point_markdown
 from merge_calib.report.recorded import recorded
 from merge_calib.report.standing import FACTS, Standing, standing
 from merge_calib.report.tables import CHANGED, change, over_text, shown_tasks, task_text, which_sce
@@ -69,8 +71,13 @@ def page(results: Results, landmarks: Landmarks, drawn: Collection[str]) -> str:
 def _short_names(results: Results) -> tuple[str, str]:
     """The last part of each parent's name, or all of it where that would say the same twice."""
     base, aligned = str(results.run.plan["base"]), str(results.run.plan["aligned"])
-    short = PurePath(base).name or base, PurePath(aligned).name or aligned
+    short = _short_name(base), _short_name(aligned)
     return (base, aligned) if short[0] == short[1] else short
+
+
+def _short_name(model: str) -> str:
+    """The last part of a path; of a model and an adapter, as `A + B`, that of each."""
+    return " + ".join(PurePath(part).name or part for part in model.split(" + "))
 
 
 def _in_short(results: Results, landmarks: Landmarks) -> str:
@@ -88,8 +95,8 @@ def _in_short(results: Results, landmarks: Landmarks) -> str:
     elif not landmarks.recovers:
         lines.append("- The rule selects the aligned model itself; nothing was recovered.")
     elif aligned:
-        lam = lambda_text(landmarks.selected.lam)
-        lines.append(f"- The rule selects lambda = {lam}. From the aligned model to it: {_moved(aligned, selected)}.")
+        which = point_markdown(landmarks.selected)
+        lines.append(f"- The rule selects {which}. From the aligned model to it: {_moved(aligned, selected)}.")
     return "\n".join([*lines, f"\n{SAME_QUESTIONS}\n"])
 
 
@@ -107,9 +114,6 @@ def _moved(before: Measurement, after: Measurement) -> str:
 
 def _compared(results: Results) -> str:
     plan = results.run.plan
-    lambdas = sorted({point.lam for point in results.points if isinstance(point, MergePoint)})
-    reach = f", lambda from {lambda_text(lambdas[0])} to {lambda_text(lambdas[-1])}" if lambdas else ""
-    count = len(results.points)
     methods = ", ".join(code(c) for c in results.confidences)
     first = " (the first one selects)" if len(results.confidences) > 1 else ""
     computed = plan.get("identity", {}).get("dtype", MISSING)
@@ -120,10 +124,35 @@ def _compared(results: Results) -> str:
         f"- tasks: {asked_tasks(results)}\n"
         f"- confidence methods: {methods}{first}\n"
         f"{asked_line(plan.get('identity', {}))}\n"
-        f"- points: {count}{reach}; method {code(str(plan['method']))}, search {code(str(plan['search']))}, "
+        f"- points: {len(results.points)}{_reach(results)}; {_methods(results)}, search {code(str(plan['search']))}, "
         f"seed {plan['seed']}\n"
         f"- computed in {computed} on {plan['device']}\n"
+        f"{_pair_notes(plan.get('pair_notes', ()))}"
     )
+
+
+def _reach(results: Results) -> str:
+    """How far the lambdas go, and how many points have several of them."""
+    merges = [point for point in results.points if isinstance(point, MergePoint)]
+    lambdas = sorted(point.lam for point in merges if point.lam is not None)
+    by_groups = len(merges) - len(lambdas)
+    return (f", lambda from {lambda_text(lambdas[0])} to {lambda_text(lambdas[-1])}" if lambdas else "") + (
+        f", {by_groups:,} of them with lambda by groups" if by_groups else ""
+    )
+
+
+def _methods(results: Results) -> str:
+    """The methods of all points; where only the parents were measured, the method that was asked for."""
+    plan = results.run.plan
+    families = families_of(results.points)
+    if all(isinstance(point, MergePoint) and (point.is_base or point.is_aligned) for point in results.points):
+        families = (Family(str(plan["method"]), tuple(plan.get("options", {}).items())),)
+    return f"method{'s' if len(families) > 1 else ''} {', '.join(family.markdown for family in families)}"
+
+
+def _pair_notes(notes: Sequence[str]) -> str:
+    """How the parents were matched, where there is more to say than that they fit."""
+    return "".join(["\nHow the parents were matched:\n\n", *(f"- {note}\n" for note in notes)]) if notes else ""
 
 
 def asked_tasks(results: Results) -> str:
@@ -170,7 +199,7 @@ def _selected(results: Results, landmarks: Landmarks) -> str:
     parts = [
         title,
         f"{rule}\n",
-        f"It selects {code(landmarks.selected.name)} (lambda = {lambda_text(landmarks.selected.lam)}) among "
+        f"It selects {code(landmarks.selected.name)} ({point_markdown(landmarks.selected)}) among "
         f"{count_text(len(results.selection.eligible), 'point')} that keep the accuracy."
         + (f" It is tied with {', '.join(tied)} on SCE." if tied else "")
         + f" {_checkpoint(results, landmarks.selected)}\n",
@@ -248,6 +277,7 @@ def _conventions(results: Results) -> str:
     return (
         "## Conventions\n\n"
         "- lambda = 0 is the base, lambda = 1 the aligned model, more than 1 amplifies the alignment.\n"
+        f"{_other_methods(results)}"
         "- There are two SCEs: `sce` (Nixon et al. 2019) is the one on the frontier, `sce_agreement` (Oh & Hwang 2024) "
         "is another quantity, which grows with confidence. Lower is better for both and for ECE, NLL and Brier.\n"
         f"- M = {bins} bins; `results.csv` also holds ECE and SCE with M = 15.\n"
@@ -255,6 +285,20 @@ def _conventions(results: Results) -> str:
         "- Differences are later minus earlier; a change rate is (aligned - base) / base x 100.\n"
         "- All numbers are derived from `scores/`; `merge-calib report` makes this page anew.\n"
     )
+
+
+def _other_methods(results: Results) -> str:
+    """What lambda means to a point that is not linear with one lambda."""
+    families = families_of(results.points)
+    others = [code(method) for method in dict.fromkeys(f.method for f in families if not f.gives_aligned)]
+    lines = []
+    if families != (Family(LINEAR),):
+        lines.append(f"- A point of which no method is said is of {code(LINEAR)}, or a parent.\n")
+    if others:
+        lines.append(f"- By {', '.join(others)} lambda = 1 is another model than the aligned one.\n")
+    if has_groups(results):
+        lines.append("- Lambda by groups: each group of tensors has a lambda of its own.\n")
+    return "".join(lines)
 
 
 def _next(results: Results, landmarks: Landmarks) -> str:
@@ -279,13 +323,27 @@ def _next(results: Results, landmarks: Landmarks) -> str:
 
 def _more(results: Results, landmarks: Landmarks) -> str:
     """How to get more points: a finer grid between the neighbours of the selected point, or more trials."""
+    selected = landmarks.selected
     if results.run.plan["search"] == "optuna":
         return "more `--trials`"
-    if landmarks.selected is None:
+    if selected is None or selected.lam is None:
         return "more `--lambdas`"
-    lambdas = sorted({c.lam for c in results.candidates(results.confidences[0])})
-    i = lambdas.index(landmarks.selected.lam)
+    family = Family.of(selected)
+    points = [results.point(c.name) for c in results.candidates(results.confidences[0])]
+    lambdas = sorted({p.lam for p in points if p.lam is not None and family.is_on_line(p)})
+    i = lambdas.index(selected.lam)
     low, high = lambdas[max(i - 1, 0)], lambdas[min(i + 1, len(lambdas) - 1)]
     if high <= low:
         return "more `--lambdas`"
-    return f"more lambdas, for example `--lambdas {lambda_text(low)}:{lambda_text(high)}:{(high - low) / 10:.2g}`"
+    method = _method_flags(family)
+    return (
+        f"more lambdas, for example `{method}--lambdas {lambda_text(low)}:{lambda_text(high)}:{(high - low) / 10:.2g}`"
+    )
+
+
+def _method_flags(family: Family) -> str:
+    """The flags that ask for a method and its options, where it is not the default one."""
+    if family == Family(LINEAR):
+        return ""
+    options = "".join(f"--{name.replace('_', '-')} {value:.10g} " for name, value in family.options)
+    return f"--method {family.method} {options}"

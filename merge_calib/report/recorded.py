@@ -1,13 +1,17 @@
 """What the run recorded that a reader of its numbers must know."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from merge_calib.merging.point import MergePoint
+from merge_calib.merging.slerp import COLLINEAR
 from merge_calib.points import Point
 from merge_calib.report.landmarks import Landmarks, mean_of
 from merge_calib.report.model_tables import model_name
+from merge_calib.report.place import point_markdown
 from merge_calib.report.tables import task_text
-from merge_calib.report.text import code, count_text, lambda_text
+from merge_calib.report.text import code, count_text, percent
 from merge_calib.results import MEAN, Results
 
 _PATHS = {
@@ -16,6 +20,11 @@ _PATHS = {
     "rows": "padded `rows`",
 }
 _MOST_LISTED = 12
+_FALLEN_BACK = (
+    "All others were merged linearly: in both parents they have all but the same direction "
+    f"(|cos| > {COLLINEAR:g}), or none."
+)
+_SLERPED = {"slerped_tensors", "tensors", "slerped_parameters", "parameters"}  # what slerp says of a merge
 
 
 def recorded(results: Results, landmarks: Landmarks) -> str:
@@ -32,7 +41,7 @@ def recorded(results: Results, landmarks: Landmarks) -> str:
     ]
     told = "" if _is_imported(results) else "no truncated questions, none encoded apart, "
     lines = lines or [f"No ties, {told}no point without all of its tasks."]
-    lines += [*_untold(results), *_unlike_prompts(results), *_attention(results)]
+    lines += [*_untold(results), *_unlike_prompts(results), *_slerped(results), *_attention(results)]
     return "\n".join(["## What to know about these numbers\n", *(f"- {line}" for line in lines), ""])
 
 
@@ -157,6 +166,26 @@ def _limited(results: Results) -> list[str]:
     return [f"Only {limit} questions of each task were asked, drawn at random (`--limit`, `--limit-seed {seed}`)."]
 
 
+def _slerped(results: Results) -> list[str]:
+    """How much of the weights `slerp` truly turned; the rest is what `linear` gives."""
+    points = [point for point in results.points if isinstance(point, MergePoint) and point.method == "slerp"]
+    found = Counter(_turned(facts) for facts in map(results.run.merge_facts, points) if facts.keys() >= _SLERPED)
+    lines = []
+    for turned, count in found.items():
+        of = f"In {count} of {len(points)} `slerp` points" if count < len(points) else "By `slerp`"
+        lines.append(f"{of} {turned} were truly rotated. {_FALLEN_BACK}")
+    return _few(lines)
+
+
+def _turned(facts: Mapping[str, Any]) -> str:
+    """`3 of 30 tensors (10.0%) and 100 of 1,000 parameters (10.0%)`."""
+    return " and ".join(
+        f"{facts[f'slerped_{noun}']:,} of {count_text(facts[noun], noun[:-1])} "
+        f"({percent(facts[f'slerped_{noun}'] / facts[noun], 1)}%)"
+        for noun in ("tensors", "parameters")
+    )
+
+
 def _attention(results: Results) -> list[str]:
     """How the models were made to read, from the records of all points."""
     entries = [
@@ -181,4 +210,4 @@ def _few(lines: list[str]) -> list[str]:
 
 
 def _where(point: Point) -> str:
-    return f"lambda = {lambda_text(point.lam)}" if isinstance(point, MergePoint) else code(model_name(point))
+    return point_markdown(point) if isinstance(point, MergePoint) else code(model_name(point))

@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 
 from merge_calib.calibration.metrics import ReliabilityBins, accuracy, ece, reliability_bins
 from merge_calib.files import csv_text
-from merge_calib.report.axis import point_cells, point_columns
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.measures import asked_noun
 from merge_calib.report.panels import Layout
+from merge_calib.report.place import point_cells, point_columns
 from merge_calib.report.pooling import pooled
 from merge_calib.report.shown import Shown, shown_points
 from merge_calib.report.style import BLUE, INK, RED, ROUND, Drawing, new_figure
@@ -89,7 +89,7 @@ def _diagram(axes: Axes, panel: _Panel, layout: Layout) -> None:
     axes.plot([0, 1], [0, 1], zorder=4, **_DIAGONAL)
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=TICKS, yticks=TICKS, xticklabels=TICK_LABELS, yticklabels=TICK_LABELS)
     about = f"accuracy {percent(panel.accuracy, 1)}%, ECE {decimals(panel.ece, 3)}"
-    axes.set_title(layout.title([panel.shown.title, about]), linespacing=1.4, fontsize=layout.title_size)
+    axes.set_title(layout.title([*panel.shown.titles, about]), linespacing=1.4, fontsize=layout.title_size)
 
 
 def _histogram(axes: Axes, panel: _Panel, *, is_lowest: bool) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from merge_calib.merging.point import MergePoint
 from merge_calib.points import Point
 from merge_calib.report.landmarks import Landmarks
+from merge_calib.report.place import title_lines
 from merge_calib.results import MEAN, Results
 
 MOST_PANELS = 12
@@ -19,8 +20,9 @@ class Shown:
     point: Point
 
     @property
-    def title(self) -> str:
-        return f"{self.role}, λ = {self.point.lam:.3g}" if isinstance(self.point, MergePoint) else self.role
+    def titles(self) -> list[str]:
+        """The lines above the panel that say whose it is."""
+        return title_lines(self.role, self.point) if isinstance(self.point, MergePoint) else [self.role]
 
 
 def shown_points(results: Results, landmarks: Landmarks, confidence: str) -> list[Shown]:

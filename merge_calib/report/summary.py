@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+from merge_calib.merging.point import MergePoint
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.measures import ACCURACY, ECE, MEAN_CONFIDENCE, NLL, SCE, applying
 from merge_calib.report.model_tables import model_name
+from merge_calib.report.place import method_texts
 from merge_calib.report.recorded import truncated_prompts
 from merge_calib.report.style import label_text
-from merge_calib.report.text import count_text, lambda_text
+from merge_calib.report.text import count_text, lambda_text, named_text
 from merge_calib.results import MEAN, Results
 
 MOST_MODELS = 12
@@ -50,7 +52,7 @@ def _numbers(results: Results, landmarks: Landmarks) -> list[str]:
     confidence = results.confidences[0]
     roles = {"base": landmarks.base}
     if landmarks.recovers and landmarks.selected is not None:
-        roles[f"selected (lambda {lambda_text(landmarks.selected.lam)})"] = landmarks.selected
+        roles[f"selected ({_which(landmarks.selected)})"] = landmarks.selected
     roles["aligned"] = landmarks.aligned
     means = {role: results.get(p, MEAN, confidence) for role, p in roles.items() if p is not None}
     known = {role: mean for role, mean in means.items() if mean is not None}
@@ -64,12 +66,18 @@ def _numbers(results: Results, landmarks: Landmarks) -> list[str]:
     return lines
 
 
+def _which(point: MergePoint) -> str:
+    """`lambda 0.4`, with the method and its options where it is not linear."""
+    return ", ".join([*method_texts(point), "by groups" if point.lam is None else f"lambda {lambda_text(point.lam)}"])
+
+
 def _selected(results: Results, landmarks: Landmarks) -> list[str]:
     if landmarks.selected is None:
         return ["nothing could be selected: the aligned model lacks some tasks"]
     if not landmarks.recovers:
         return ["the rule selects the aligned model itself; nothing was recovered"]
     lines = ["chosen and measured on the same questions: an estimate, not a claim"]
+    lines += [f"lambdas     {named_text(landmarks.selected.groups)}"] if landmarks.selected.groups else []
     folder = results.run.path / "checkpoints" / landmarks.selected.name
     return [*lines, f"checkpoint  {folder}"] if folder.is_dir() else lines
 

@@ -7,7 +7,8 @@ from merge_calib.degradation import Change
 from merge_calib.files import csv_text, write_text
 from merge_calib.frontier import non_dominated
 from merge_calib.merging.point import MergePoint
-from merge_calib.report.axis import place_text, point_cells
+from merge_calib.points import Point
+from merge_calib.report.families import is_all_linear
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.letters import letters_csv, letters_markdown
 from merge_calib.report.measures import (
@@ -25,7 +26,8 @@ from merge_calib.report.measures import (
     applying,
 )
 from merge_calib.report.model_tables import models_csv, models_markdown
-from merge_calib.report.text import code, count_text, markdown_table, rate_text
+from merge_calib.report.place import place_text, point_cells, point_columns
+from merge_calib.report.text import MISSING, code, count_text, markdown_table, named_text, rate_text
 from merge_calib.results import MEAN, Result, Results
 
 CHANGED = (ECE, SCE, SCE_AGREEMENT, ACCURACY, NLL, BRIER)
@@ -182,12 +184,13 @@ def _points_csv(results: Results, landmarks: Landmarks) -> str:
         for confidence in results.confidences
         for r, on_frontier, selected in _points(results, landmarks, confidence)
     ]
-    header = ("point", "lambda", "confidence", "role", "non_dominated", "selected", "n")
+    header = ("point", *point_columns(results), "confidence", "role", "non_dominated", "selected", "n")
     return csv_text((*header, *(measure.column for measure in POINT_COLUMNS), "ties"), rows)
 
 
 def _points_markdown(results: Results, landmarks: Landmarks) -> str:
     bins = results.run.plan["bins"]
+    columns = _place_columns(results)
     parts = [
         "# Every point\n",
         "Means over tasks of the points that have all tasks; `yes` where no other point is at least as good on "
@@ -198,14 +201,34 @@ def _points_markdown(results: Results, landmarks: Landmarks) -> str:
         measures = applying(POINT_COLUMNS, confidence)
         lines = [
             (
-                place_text(r.point),
+                *_place_cells(r.point, columns),
                 landmarks.role(r.point),
                 "yes" if on_frontier else "",
                 *(measure.text(measure.of(r.measurement)) for measure in measures),
             )
             for r, on_frontier, _ in _points(results, landmarks, confidence)
         ]
-        header = ("lambda", "", "frontier", *(measure.label for measure in measures))
-        table = markdown_table(header, lines, names=3) if lines else "No point has all tasks yet.\n"
+        header = (*columns, "", "frontier", *(measure.label for measure in measures))
+        table = markdown_table(header, lines, names=len(columns) + 2) if lines else "No point has all tasks yet.\n"
         parts += [f"## Confidence method {code(confidence)}\n", table]
     return "\n".join(parts)
+
+
+def _place_columns(results: Results) -> tuple[str, ...]:
+    """What it takes to say which point a row is about."""
+    if is_all_linear(results):
+        return ("lambda",)
+    has_options = any(isinstance(point, MergePoint) and point.options for point in results.points)
+    return ("method", *(("options",) if has_options else ()), "lambda")
+
+
+def _place_cells(point: Point, columns: tuple[str, ...]) -> list[str]:
+    """The values of `_place_columns`; a parent is of no method."""
+    assert isinstance(point, MergePoint)
+    is_parent = point.is_base or point.is_aligned
+    texts = {
+        "method": MISSING if is_parent else code(point.method),
+        "options": named_text(point.options) or MISSING,
+        "lambda": place_text(point),
+    }
+    return [texts[column] for column in columns]

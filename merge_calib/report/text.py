@@ -36,6 +36,11 @@ def lambda_text(lam: float) -> str:
     return f"{lam:.10f}".rstrip("0").rstrip(".")
 
 
+def named_text(named: Iterable[tuple[str, float]]) -> str:
+    """`density 0.2, drop_seed 0`: numbers by their names."""
+    return ", ".join(f"{name} {value:.10g}" for name, value in named)
+
+
 def number_text(value: float) -> str:
     """A position on an axis: 512, 143,000 or 0.07."""
     return f"{value:,.10g}"
