@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from merge_calib.checkpoints.checkpoint import Checkpoint
 from merge_calib.checkpoints.fingerprint import fingerprint
-from merge_calib.checkpoints.locate import locate
+from merge_calib.checkpoints.opening import Opener
+from merge_calib.checkpoints.parent import Parent
 from merge_calib.errors import InputError, MergeCalibError, ScoringError
 from merge_calib.measuring import measure_point, missing
 from merge_calib.plan import EvaluationPlan, dtype_name
@@ -31,6 +31,7 @@ from merge_calib.questions import Task
 from merge_calib.results import Results
 from merge_calib.run_directory import FORMAT, RunDirectory
 from merge_calib.scoring.budget import Budget
+from merge_calib.scoring.loading import head_to_add
 from merge_calib.scoring.model import LanguageModel
 from merge_calib.scoring.questionnaire import Questionnaire
 
@@ -69,8 +70,8 @@ class Desk:
         self._plan = plan
         self._last: Questionnaire | None = None
 
-    def questionnaire(self, checkpoint: Checkpoint) -> Questionnaire:
-        fresh = write_questionnaire(self._plan, checkpoint, is_chat=self._plan.chat == "both")
+    def questionnaire(self, parent: Parent) -> Questionnaire:
+        fresh = write_questionnaire(self._plan, parent, is_chat=self._plan.chat == "both")
         tokenizer = fresh.encoder.fingerprint
         if self._last is None or tokenizer is None or tokenizer != self._last.encoder.fingerprint:
             self._last = fresh
@@ -81,12 +82,12 @@ class Desk:
 class PreparedModels:
     """Everything that is known before a model is loaded; making it surfaces every fault of the user's.
 
-    checkpoints, points: the models in the order in which they were given
+    parents, points: the models in the order in which they were given
     """
 
     plan: EvaluationPlan
     tasks: tuple[Task, ...]
-    checkpoints: tuple[Checkpoint, ...]
+    parents: tuple[Parent, ...]
     points: tuple[AxisPoint, ...]
     desk: Desk
     record: dict[str, Any]
@@ -102,26 +103,26 @@ def prepare_models(plan: EvaluationPlan, watch: Watch = unwatched) -> PreparedMo
     labels = make_labels([default_label(model) for model in plan.models], plan.labels)
     positions = check_positions(plan.positions, len(labels))
     tasks = load_tasks(plan)
-    checkpoints = tuple(_open(plan, model) for model in plan.models)
+    parents = _open(plan)
     desk = Desk(plan)
-    own = _encode(plan, desk, tasks, dict(zip(labels, checkpoints, strict=True)), watch)
-    advance = watch("reading all models", sum(checkpoint.bytes for checkpoint in checkpoints))
+    own = _encode(plan, desk, tasks, dict(zip(labels, parents, strict=True)), watch)
+    advance = watch("reading all models", sum(part.bytes for parent in parents for part in parent.parts))
     models = [
         {
             "label": label,
             "model": plan.models[i],
-            "folder": str(checkpoints[i].folder.resolve()),
+            "folder": str(parents[i].folder.resolve()),
             "position": positions[i],
-            "sha256": fingerprint(checkpoints[i], advance),
-            "settings": settings_hash(checkpoints[i], trust_remote_code=plan.trust_remote_code),
-            "parameters": sum(math.prod(tensor.shape) for tensor in checkpoints[i].tensors.values()),
+            "sha256": fingerprint(parents[i], advance),
+            "settings": settings_hash(parents[i], trust_remote_code=plan.trust_remote_code),
+            "parameters": sum(math.prod(tensor.shape) for tensor in parents[i].tensors.values()),
             **own[i],
         }
         for i, label in enumerate(labels)
     ]
     points = {point.label: point for point in axis_points(models)}
     record = _record(plan, tasks, models)
-    return PreparedModels(plan, tasks, checkpoints, tuple(points[label] for label in labels), desk, record)
+    return PreparedModels(plan, tasks, parents, tuple(points[label] for label in labels), desk, record)
 
 
 def default_label(model: str) -> str:
@@ -175,8 +176,7 @@ class _Room:
             self.clear()
             plan = self._prepared.plan
             with _about(self._prepared.points[i].label):
-                checkpoint = self._prepared.checkpoints[i]
-                model = LanguageModel(checkpoint, plan.device, plan.dtype, trust_remote_code=plan.trust_remote_code)
+                model = _load(plan, self._prepared.parents[i])
                 self._inside = i, model, Budget.of(model, plan.batch_tokens)
         return self._inside[1:]
 
@@ -188,22 +188,38 @@ class _Room:
             torch.cuda.empty_cache()
 
 
-def _open(plan: EvaluationPlan, model: str) -> Checkpoint:
-    folder = locate(model, "MODEL", allow_pickle=plan.allow_pickle, trust_remote_code=plan.trust_remote_code)
-    return Checkpoint.open(folder, allow_pickle=plan.allow_pickle)
+def _open(plan: EvaluationPlan) -> tuple[Parent, ...]:
+    opener = Opener(plan.adapter_base, plan.allow_pickle, plan.trust_remote_code)
+    opened = tuple(opener.open(model, "MODEL") for model in plan.models)
+    if plan.adapter_base is not None and not opener.adapters:
+        raise InputError(f"--adapter-base {plan.adapter_base}: no MODEL is an adapter")
+    return opened
+
+
+def _load(plan: EvaluationPlan, parent: Parent) -> LanguageModel:
+    """The model; one that is computed is rounded to the dtype that a checkpoint of it has, as in a sweep."""
+    new_head = head_to_add({name: info.shape for name, info in parent.tensors.items()}, parent.shape)
+    model = LanguageModel(
+        parent.shape, plan.device, plan.dtype, trust_remote_code=plan.trust_remote_code, new_head=new_head
+    )
+    if not parent.is_stored:
+        with torch.no_grad():
+            for name, place in model.targets.items():
+                place.copy_(parent.read(name).to(parent.tensors[name].dtype))
+    return model
 
 
 def _encode(
-    plan: EvaluationPlan, desk: Desk, tasks: Sequence[Task], checkpoints: Mapping[str, Checkpoint], watch: Watch
+    plan: EvaluationPlan, desk: Desk, tasks: Sequence[Task], parents: Mapping[str, Parent], watch: Watch
 ) -> list[dict[str, Any]]:
     """Encode every task for every model; gives what run.json says of each tokenizer."""
-    advance = watch("encoding", len(tasks) * len(checkpoints))
+    advance = watch("encoding", len(tasks) * len(parents))
     found = []
-    for label, checkpoint in checkpoints.items():
+    for label, parent in parents.items():
         with _about(label):
-            questionnaire = desk.questionnaire(checkpoint)
+            questionnaire = desk.questionnaire(parent)
             for task in tasks:
-                encode_task(plan, checkpoint, questionnaire, task)
+                encode_task(plan, parent, questionnaire, task)
                 advance(1)
         records = task_records(plan, tasks, [questionnaire])
         own = {name: {key: record[key] for key in _OF_MODEL} for name, record in records.items()}
@@ -231,7 +247,7 @@ def _measure(prepared: PreparedModels, run: RunDirectory, room: _Room, i: int, p
     asked = missing(run, point, prepared.tasks, prepared.plan.confidence)
     if not asked or run.failure(point) is not None:
         return
-    questionnaire = prepared.desk.questionnaire(prepared.checkpoints[i])
+    questionnaire = prepared.desk.questionnaire(prepared.parents[i])
     try:
         measure_point(run, point, asked, questionnaire, lambda: room.load(i), watch)
     except ScoringError as error:

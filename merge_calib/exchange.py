@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from merge_calib.checkpoints.checkpoint import Checkpoint
+from merge_calib.checkpoints.opening import Opener
 from merge_calib.errors import InputError
 from merge_calib.evaluation import check_positions, make_labels
 from merge_calib.lm_eval_samples import ImportedTask, read_samples, write_samples
@@ -71,11 +71,12 @@ def write_lm_eval_samples(plan: EvaluationPlan, run: RunDirectory) -> list[Path]
     """
     tasks = [task for task in load_tasks(plan) if isinstance(task, TaskSet)]
     written, date = [], datetime.now()
+    opener = Opener(plan.adapter_base, plan.allow_pickle, plan.trust_remote_code)
     for model, point in zip(run.plan["models"], map(_point_of, run.plan["models"]), strict=True):
         if model["model"] not in plan.models:
             continue
-        checkpoint = Checkpoint.open(Path(model["folder"]), allow_pickle=plan.allow_pickle)
-        encoder = write_questionnaire(plan, checkpoint, is_chat=plan.chat == "both").encoder
+        parent = opener.open(model["model"], "MODEL")
+        encoder = write_questionnaire(plan, parent, is_chat=plan.chat == "both").encoder
         for task in tasks:
             forms = model["tasks"][task.name]["letters"]
             written += list(_write_task(run, point, task, encoder, forms, date))

@@ -1,7 +1,7 @@
 """What a point lacks, asked: scores saved as they come, then recorded in one step."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from merge_calib.errors import ScoringError
@@ -28,12 +28,19 @@ def missing(run: RunDirectory, point: Point, tasks: Sequence[Task], confidences:
 
 
 def measure_point(
-    run: RunDirectory, point: Point, asked: Asked, questionnaire: Questionnaire, ready: Ready, watch: Watch
+    run: RunDirectory,
+    point: Point,
+    asked: Asked,
+    questionnaire: Questionnaire,
+    ready: Ready,
+    watch: Watch,
+    merge_facts: Callable[[], Mapping[str, Any]] = dict,
 ) -> None:
     """Ask all of `asked` that is not kept from a run that was cut off, and record it.
 
-    `ready` is called only if something must be asked. A task of which anything is asked is asked by all that its
-    record lacks, so that a run that was cut off between two files reads the same batches as one that was not.
+    `ready` is called only if something must be asked; `merge_facts` gives what the record says of the merge.
+    A task of which anything is asked is asked by all that its record lacks, so that a run that was cut off between two
+    files reads the same batches as one that was not.
     Raises ScoringError for scores that are not finite; nothing is recorded then.
     """
     unkept = [(task, methods) for task, methods in asked if not _is_kept(run, point, task, methods)]
@@ -52,7 +59,7 @@ def measure_point(
                 "attention": model.attention,
                 "batch_tokens": budget.tokens,
             }
-    run.record(point, {task.name: (methods, facts[task.name]) for task, methods in asked})
+    run.record(point, {task.name: (methods, facts[task.name]) for task, methods in asked}, merge_facts())
 
 
 def _ask(

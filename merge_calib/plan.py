@@ -1,13 +1,17 @@
 """What a sweep is asked to do: every option in one place, checked before anything is read."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
 
+from merge_calib.checkpoints.opening import Parents
 from merge_calib.errors import InputError
+from merge_calib.merging.methods import make_method
 from merge_calib.scoring.questionnaire import CONFIDENCE_METHODS, NEXT_TOKEN, ConfidenceMethod
 
 MOST_LAMBDAS = 1001
@@ -67,13 +71,19 @@ class Asking:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPlan(Asking):
-    """The options of `merge-calib sweep`."""
+    """The options of `merge-calib sweep`.
 
-    base: str
-    aligned: str
+    options: of the method; groups: the selectors of tensors that have lambdas of their own
+    group_lambdas: the lambdas of each group by its selector; empty where all have `lambdas`
+    """
+
+    parents: Parents
     out: Path
-    method: Literal["linear"] = "linear"
+    method: str = "linear"
+    options: Mapping[str, float] = field(default_factory=dict)
     lambdas: tuple[float, ...] = tuple(i / 10 for i in range(16))
+    groups: str | None = None
+    group_lambdas: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     search: Literal["grid", "optuna"] = "grid"
     trials: int = 30
     accuracy_margin: float = 0.005
@@ -82,6 +92,9 @@ class SweepPlan(Asking):
     def __post_init__(self) -> None:
         super().__post_init__()
         _at_least("--trials", self.trials, 1)
+        make_method(self.method, self.options)
+        if self.search == "optuna" and (self.groups or self.group_lambdas):
+            raise InputError("--search optuna searches one lambda; --groups are for --search grid")
         if self.search == "optuna" and len(self.lambdas) < 2:
             raise InputError("--search optuna needs an interval, as --lambdas 0:1.5:0.1; one lambda is none")
         if not 0 <= self.accuracy_margin <= 1:
@@ -92,12 +105,14 @@ class SweepPlan(Asking):
 class EvaluationPlan(Asking):
     """The options of `merge-calib evaluate`: models in the order of the axis.
 
+    adapter_base: the model that adapters among them are applied to, None for the one that each names
     labels: what each model is called; positions: where it stands on the axis, None where only the order counts
     axis: what the axis is called, as `training steps`; None leaves it as the run has it
     """
 
     models: tuple[str, ...]
     out: Path
+    adapter_base: str | None = None
     labels: tuple[str, ...] = ()
     axis: str | None = None
     positions: tuple[float, ...] | None = None
@@ -128,6 +143,50 @@ def parse_lambdas(text: str) -> tuple[float, ...]:
     if count > MOST_LAMBDAS:
         raise InputError(f"--lambdas {text!r} gives {count} points; at most {MOST_LAMBDAS} are allowed")
     return _ascending([start + step * i for i in range(count)])
+
+
+def parse_group_lambdas(text: str) -> dict[str, tuple[float, ...]]:
+    """`GROUP=LAMBDAS;GROUP=LAMBDAS`, where LAMBDAS is what `parse_lambdas` takes; empty for plain lambdas."""
+    if "=" not in text:
+        return {}
+    found: dict[str, tuple[float, ...]] = {}
+    for part in text.split(";"):
+        group, _, lambdas = (word.strip() for word in part.rpartition("="))
+        if not group or group in found:
+            raise InputError(f"--lambdas {text!r}: {part.strip()!r} is not GROUP=LAMBDAS, or names its group twice")
+        found[group] = parse_lambdas(lambdas)
+    return found
+
+
+def parse_lambda(text: str) -> tuple[float | None, tuple[tuple[str, float], ...]]:
+    """One lambda, or `GROUP=LAMBDA;GROUP=LAMBDA`: the lambda or None, and the lambda of each group.
+
+    Raises InputError for what is neither and for numbers beyond 1000.
+    """
+    groups = []
+    for part in text.split(";"):
+        group, _, number = (word.strip() for word in part.rpartition("="))
+        try:
+            lam = float(number)
+        except ValueError:
+            raise InputError(f"--lambda {text!r} is neither a number nor GROUP=NUMBER;GROUP=NUMBER") from None
+        if not abs(lam) <= MOST:
+            raise InputError(f"--lambda must lie between -{MOST} and {MOST}, not {number}")
+        groups.append((group, lam))
+    names = [group for group, _ in groups]
+    if names == [""]:
+        return groups[0][1], ()
+    if "" in names or len(set(names)) < len(names):
+        raise InputError(f"--lambda {text!r}: each number needs a group of its own, as attention=0.4;rest=1")
+    return None, tuple(groups)
+
+
+def parse_shard_size(text: str) -> int:
+    """Bytes of `5GB`, `500MB`, `20KB` or a plain number, in powers of ten."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)B?", text.strip(), re.IGNORECASE)
+    if not found or float(found.group(1)) <= 0:
+        raise InputError(f"--shard-size {text!r} is no size, as 5GB or 500MB")
+    return max(1, int(float(found.group(1)) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[found.group(2).upper()]))
 
 
 def parse_confidences(text: str) -> tuple[ConfidenceMethod, ...]:

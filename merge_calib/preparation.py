@@ -14,12 +14,15 @@ import torch
 import transformers
 
 import merge_calib
-from merge_calib.checkpoints.checkpoint import Checkpoint
 from merge_calib.checkpoints.fingerprint import fingerprint
-from merge_calib.checkpoints.locate import locate
-from merge_calib.checkpoints.pair import ModelPair, require_same_settings, settings
+from merge_calib.checkpoints.pair import ModelPair, settings
+from merge_calib.checkpoints.parent import Parent
+from merge_calib.checkpoints.slots import vocabulary
 from merge_calib.errors import CheckpointError, InputError
+from merge_calib.merging.groups import assign, parse_groups
+from merge_calib.merging.methods import make_method, options_of
 from merge_calib.merging.point import MergePoint
+from merge_calib.opening import open_pair
 from merge_calib.plan import Asking, SweepPlan, dtype_name
 from merge_calib.progress import Watch, unwatched
 from merge_calib.questions import PassageSet, Task
@@ -29,6 +32,7 @@ from merge_calib.scoring.encoder import Dress, Encoder
 from merge_calib.scoring.loading import load_tokenizer, longest_context, resolved_config
 from merge_calib.scoring.prompts import PROMPTS
 from merge_calib.scoring.questionnaire import ConfidenceMethod, Questionnaire, methods_for, require_same_ids, way_of
+from merge_calib.search.grid import Grid, line, product
 from merge_calib.tasks import Library, available_tasks, load_task
 
 DEFAULT_TASKS = ("arc_easy", "hellaswag", "medmcqa", "mmlu", "piqa")
@@ -38,12 +42,13 @@ DEFAULT_TASKS = ("arc_easy", "hellaswag", "medmcqa", "mmlu", "piqa")
 class Preparation:
     """Everything that is known before the model is loaded; making it surfaces every fault of the user's.
 
-    questionnaires: by whether questions go through the chat template
+    grid: the points of `--search grid`; questionnaires: by whether questions go through the chat template
     """
 
     plan: SweepPlan
     tasks: tuple[Task, ...]
     pair: ModelPair
+    grid: Grid | None
     questionnaires: Mapping[bool, Questionnaire]
     record: dict[str, Any]
 
@@ -60,24 +65,34 @@ def prepare(plan: SweepPlan, watch: Watch = unwatched) -> Preparation:
             "--tasks holds next-token tasks only: a point is selected by multiple-choice questions, so add a task of "
             "those, or use merge-calib evaluate"
         )
-    pair = open_pair(plan.base, plan.aligned, allow_pickle=plan.allow_pickle, trust_remote_code=plan.trust_remote_code)
+    pair = open_pair(plan.parents, allow_pickle=plan.allow_pickle, trust_remote_code=plan.trust_remote_code)
+    grid = grid_of(plan, pair)
     questionnaires = _encode(plan, pair, tasks, watch)
-    advance = watch("reading both parents", pair.base.bytes + pair.aligned.bytes)
+    advance = watch("reading both parents", sum(part.bytes for part in (*pair.base.parts, *pair.aligned.parts)))
     hashes = fingerprint(pair.base, advance), fingerprint(pair.aligned, advance)
     if hashes[0] == hashes[1]:
-        raise InputError(f"--base {plan.base} and --aligned {plan.aligned} hold the same weights")
-    return Preparation(plan, tasks, pair, questionnaires, _record(plan, tasks, pair, questionnaires, hashes))
+        names = f"--base {plan.parents.base} and --aligned {plan.parents.aligned_text}"
+        raise InputError(f"{names} hold the same weights")
+    record = _record(plan, tasks, pair, questionnaires, hashes, grid)
+    return Preparation(plan, tasks, pair, grid, questionnaires, record)
 
 
-def open_pair(base: str, aligned: str, *, allow_pickle: bool = False, trust_remote_code: bool = False) -> ModelPair:
-    """Find both parents and prove from configs, with their defaults filled in, and headers that they fit."""
-    folders = [
-        locate(model, flag, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
-        for model, flag in ((base, "--base"), (aligned, "--aligned"))
-    ]
-    pair = ModelPair.open(*folders, allow_pickle=allow_pickle)
-    require_same_settings(*(resolved_config(folder, trust_remote_code=trust_remote_code) for folder in folders))
-    return pair
+def grid_of(plan: SweepPlan, pair: ModelPair) -> Grid | None:
+    """The points that `plan` asks for, None where a study is to propose them.
+
+    Raises InputError naming --groups or --lambdas where they do not fit the models.
+    """
+    if plan.search != "grid":
+        return None
+    if not plan.groups and not plan.group_lambdas:
+        return Grid(line(plan.method, plan.options, plan.lambdas))
+    selectors = parse_groups(plan.groups, pair.layers) if plan.groups else tuple(plan.group_lambdas)
+    if plan.group_lambdas and set(plan.group_lambdas) != set(selectors):
+        strange = sorted(set(plan.group_lambdas) ^ set(selectors))[0]
+        raise InputError(f"--lambdas and --groups disagree about {strange!r}; the groups are {', '.join(selectors)}")
+    assign(selectors, pair.names)
+    groups = {selector: plan.group_lambdas.get(selector, plan.lambdas) for selector in selectors}
+    return Grid(product(plan.method, plan.options, groups))
 
 
 def load_tasks(asking: Asking) -> tuple[Task, ...]:
@@ -99,25 +114,25 @@ def load_tasks(asking: Asking) -> tuple[Task, ...]:
     return tasks
 
 
-def write_questionnaire(asking: Asking, checkpoint: Checkpoint, *, is_chat: bool) -> Questionnaire:
-    """What the model in `checkpoint` is asked, in its own tokenizer's words; tasks are encoded when they are read."""
-    tokenizer = load_tokenizer(checkpoint.folder, trust_remote_code=asking.trust_remote_code)
-    limit = longest_context(checkpoint.folder, tokenizer, trust_remote_code=asking.trust_remote_code)
+def write_questionnaire(asking: Asking, parent: Parent, *, is_chat: bool) -> Questionnaire:
+    """What `parent` is asked, in its own tokenizer's words; tasks are encoded when they are read."""
+    tokenizer = load_tokenizer(parent.folder, trust_remote_code=asking.trust_remote_code)
+    limit = longest_context(parent.shape.folder, tokenizer, trust_remote_code=asking.trust_remote_code)
     system = asking.system_instruction if is_chat else None
     dress = Dress(asking.num_fewshot, is_chat, system, asking.finish_prompts)
     return Questionnaire(Encoder(tokenizer, limit, dress))
 
 
-def encode_task(asking: Asking, checkpoint: Checkpoint, questionnaire: Questionnaire, task: Task) -> None:
+def encode_task(asking: Asking, parent: Parent, questionnaire: Questionnaire, task: Task) -> None:
     """Encode `task` in all ways that are asked for; raises where the model cannot take what comes out."""
     for way in dict.fromkeys(map(way_of, methods_for(task, asking.confidence))):
         encoded = questionnaire.encoded(task, way)
         if encoded.truncated and asking.strict:
             raise InputError(
                 f"--strict: task {task.name}: {encoded.truncated} of {len(encoded.rows)} prompts are longer than the "
-                f"{questionnaire.encoder.max_length} tokens that {checkpoint.folder} takes"
+                f"{questionnaire.encoder.max_length} tokens that {parent.folder} takes"
             )
-        _require_vocabulary(encoded.largest_id, checkpoint)
+        _require_vocabulary(encoded.largest_id, parent)
 
 
 def task_records(
@@ -157,9 +172,9 @@ def prompts_identity(asking: Asking) -> dict[str, Any]:
     }
 
 
-def settings_hash(checkpoint: Checkpoint, *, trust_remote_code: bool) -> str:
+def settings_hash(parent: Parent, *, trust_remote_code: bool) -> str:
     """Hash of the settings that a model computes with: the same weights under another config are another model."""
-    config = resolved_config(checkpoint.folder, trust_remote_code=trust_remote_code)
+    config = resolved_config(parent.shape.folder, trust_remote_code=trust_remote_code)
     return hashlib.sha256(json.dumps(settings(config), sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -179,28 +194,29 @@ def _default_tasks(asking: Asking, library: Library) -> tuple[str, ...]:
 
 
 def _encode(plan: SweepPlan, pair: ModelPair, tasks: tuple[Task, ...], watch: Watch) -> dict[bool, Questionnaire]:
-    """Every row of every task, by the aligned tokenizer; the base's must give the same for plain text."""
+    """Every row of every task, by the tokenizer of the merge; the other parent's must give the same for plain text."""
+    host, other = (pair.aligned, pair.base) if pair.host is pair.aligned else (pair.base, pair.aligned)
     dresses = {"none": (False,), "aligned": (False, True), "both": (True,)}[plan.chat]
-    questionnaires = {chat: write_questionnaire(plan, pair.aligned, is_chat=chat) for chat in dresses}
-    plain = questionnaires.get(False) or write_questionnaire(plan, pair.aligned, is_chat=False)
-    base = write_questionnaire(plan, pair.base, is_chat=False)
-    base.encoder.max_length = plain.encoder.max_length  # the aligned model's limit is what counts
-    alike = plain.encoder.fingerprint is not None and plain.encoder.fingerprint == base.encoder.fingerprint
+    questionnaires = {chat: write_questionnaire(plan, host, is_chat=chat) for chat in dresses}
+    plain = questionnaires.get(False) or write_questionnaire(plan, host, is_chat=False)
+    theirs = write_questionnaire(plan, other, is_chat=False)
+    theirs.encoder.max_length = plain.encoder.max_length  # the limit of the merge is what counts
+    alike = plain.encoder.fingerprint is not None and plain.encoder.fingerprint == theirs.encoder.fingerprint
     advance = watch("encoding", len(tasks))
     for task in tasks:
         for questionnaire in questionnaires.values():
-            encode_task(plan, pair.aligned, questionnaire, task)
+            encode_task(plan, host, questionnaire, task)
         for way in () if alike else dict.fromkeys(map(way_of, methods_for(task, plan.confidence))):
-            require_same_ids(plain, base, task, way)
+            require_same_ids(plain, theirs, task, way)
         advance(1)
     return questionnaires
 
 
-def _require_vocabulary(largest_id: int, checkpoint: Checkpoint) -> None:
-    size = checkpoint.config.get("vocab_size") or checkpoint.config.get("text_config", {}).get("vocab_size")
+def _require_vocabulary(largest_id: int, parent: Parent) -> None:
+    size = vocabulary(parent.config)
     if size is not None and largest_id >= size:
         raise CheckpointError(
-            f"the tokenizer of {checkpoint.folder} gives token id {largest_id}, but the model has {size} tokens"
+            f"the tokenizer of {parent.folder} gives token id {largest_id}, but the model has {size} tokens"
         )
 
 
@@ -210,6 +226,7 @@ def _record(
     pair: ModelPair,
     questionnaires: Mapping[bool, Questionnaire],
     hashes: tuple[str, str],
+    grid: Grid | None,
 ) -> dict[str, Any]:
     """The content of run.json; what identifies the run stands under `identity`."""
     encoders = {("chat" if chat else "plain"): questionnaires[chat].encoder for chat in questionnaires}
@@ -219,22 +236,26 @@ def _record(
         "identity": {
             "base": {"sha256": hashes[0]},
             "aligned": {"sha256": hashes[1]},
-            "settings": settings_hash(pair.aligned, trust_remote_code=plan.trust_remote_code),
+            "settings": settings_hash(pair.host, trust_remote_code=plan.trust_remote_code),
             **prompts_identity(plan),
             "bos": first.bos,
             "longest_context": first.max_length,
             "out_dtype": "as stored" if plan.out_dtype is None else dtype_name(plan.out_dtype),
             "dtype": dtype_name(plan.dtype),
+            **({"vocab": plan.parents.vocab} if pair.fit.has_two_vocabularies else {}),
         },
-        "base": plan.base,
-        "aligned": plan.aligned,
+        "base": plan.parents.base,
+        "aligned": plan.parents.aligned_text,
         "base_folder": str(pair.base.folder.resolve()),
         "aligned_folder": str(pair.aligned.folder.resolve()),
         "parameters": pair.parameters,
+        "pair_notes": pair.fit.notes,
         "tasks": task_records(plan, tasks, list(questionnaires.values())),
         "method": plan.method,
+        "options": options_of(make_method(plan.method, plan.options)),
         "search": plan.search,
         "lambdas": list(plan.lambdas),
+        "points": [point.record() for point in grid.points] if grid else None,
         "trials": plan.trials if plan.search == "optuna" else None,
         "accuracy_margin": plan.accuracy_margin,
         **asking_record(plan),

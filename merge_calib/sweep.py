@@ -1,11 +1,12 @@
 """The experiment: for each point, weights in place, questions asked, scores recorded."""
 
 import warnings
+from functools import partial
 from typing import Any
 
 from merge_calib.calibration.measurement import macro_average, measure
 from merge_calib.errors import ScoringError
-from merge_calib.measuring import measure_point, missing
+from merge_calib.measuring import Asked, measure_point, missing
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
 from merge_calib.plan import SweepPlan
@@ -15,9 +16,9 @@ from merge_calib.recovery import recover
 from merge_calib.results import Results
 from merge_calib.run_directory import RunDirectory
 from merge_calib.scoring.budget import Budget
+from merge_calib.scoring.loading import head_to_add
 from merge_calib.scoring.model import LanguageModel
-from merge_calib.scoring.questionnaire import methods_for
-from merge_calib.search.grid import Grid
+from merge_calib.scoring.questionnaire import Questionnaire, methods_for
 from merge_calib.search.optuna_study import OptunaSearch
 from merge_calib.search.strategy import Outcome, Strategy
 
@@ -60,7 +61,7 @@ class _Experiment:
         self._budget: Budget | None = None
 
     def measure_all(self) -> None:
-        strategy = _strategy(self._plan, self._prepared.record, self._run)
+        strategy = self._prepared.grid or _study(self._plan, self._prepared.record, self._run)
         advance = self._watch("points", strategy.total)
         while (point := strategy.propose()) is not None:
             reason = self._run.failure(point) or self._measure(point)
@@ -81,7 +82,7 @@ class _Experiment:
             return None
         try:
             questionnaire = self._prepared.questionnaire(point)
-            measure_point(self._run, point, asked, questionnaire, lambda: self._ready(point), self._watch)
+            self._run_point(point, asked, questionnaire)
         except ScoringError as error:
             reason = f"point {point.name}, {error}"
             if point.is_base or point.is_aligned:
@@ -89,6 +90,10 @@ class _Experiment:
             self._run.fail(point, reason)
             return reason
         return None
+
+    def _run_point(self, point: MergePoint, asked: Asked, questionnaire: Questionnaire) -> None:
+        facts = partial(self._merger.facts, point, self._plan.device)
+        measure_point(self._run, point, asked, questionnaire, lambda: self._ready(point), self._watch, facts)
 
     def _ready(self, point: MergePoint) -> tuple[LanguageModel, Budget]:
         """The model with the weights of `point` in it."""
@@ -101,9 +106,10 @@ class _Experiment:
     def load(self) -> LanguageModel:
         """The model, loaded when it is first asked for."""
         if self._model is None:
-            plan = self._plan
+            plan, pair = self._plan, self._prepared.pair
+            new_head = head_to_add({slot.name: slot.shape for slot in pair.slots.values()}, pair.host.shape)
             self._model = LanguageModel(
-                self._prepared.pair.aligned, plan.device, plan.dtype, trust_remote_code=plan.trust_remote_code
+                pair.host.shape, plan.device, plan.dtype, trust_remote_code=plan.trust_remote_code, new_head=new_head
             )
             self._merger.require_own_places(self._model.targets)
             if plan.device.type == "cuda":
@@ -124,11 +130,10 @@ class _Experiment:
         return Outcome(mean.accuracy, mean.sce)
 
 
-def _strategy(plan: SweepPlan, record: dict[str, Any], run: RunDirectory) -> Strategy:
-    if plan.search == "grid":
-        return Grid(plan.method, plan.lambdas)
+def _study(plan: SweepPlan, record: dict[str, Any], run: RunDirectory) -> Strategy:
     choices = {name: task for name, task in record["tasks"].items() if task["kind"] == "choice"}
     asked = ", ".join(f"{name} {task['sha256'][:8]}" for name, task in choices.items())
     objective = f"accuracy and sce ({plan.bins} bins) of {plan.confidence[0]} on {asked}"
     low, high = min(plan.lambdas), max(plan.lambdas)
-    return OptunaSearch(plan.method, low, high, plan.trials, plan.seed, run.path / "study.journal", objective)
+    journal = run.path / "study.journal"
+    return OptunaSearch(plan.method, plan.options, low, high, plan.trials, plan.seed, journal, objective)

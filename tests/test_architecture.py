@@ -29,6 +29,9 @@ FLOORS = {
     "run_directory": 3,
     "results": 3,
     "measuring": 3,
+    "opening": 3,
+    "sampling": 3,
+    "inspection": 3,
     "preparation": 3,
     "recovery": 3,
     "sweep": 3,
@@ -42,7 +45,7 @@ FLOORS = {
 HEAVY = {"torch", "safetensors", "transformers", "peft", "optuna", "click", "rich", "matplotlib", "huggingface_hub"}
 ALLOWED = {
     0: set(),
-    1: {"torch", "safetensors", "huggingface_hub"},
+    1: {"torch", "safetensors", "huggingface_hub", "peft"},
     2: {"torch", "transformers", "peft"},
     3: {"torch", "transformers", "optuna"},
     4: {"matplotlib"},

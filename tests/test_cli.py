@@ -137,7 +137,7 @@ def test_an_architecture_that_is_no_causal_language_model(call, tmp_path, questi
 
     small = {"vocab_size": 263, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4}
     folders = [save_model(T5ForConditionalGeneration(T5Config(**small)), tmp_path / side) for side in ("b", "a")]
-    assert "cannot be loaded as a causal model" in refused(call, tmp_path, *sweep_of(folders, questions))
+    assert "only causal language models" in refused(call, tmp_path, *sweep_of(folders, questions))
 
 
 def test_a_missing_shard(call, folders, questions, tmp_path):

@@ -12,6 +12,7 @@ from conftest import byte_tokenizer, save_model, tiny_llama, write_questions
 
 import merge_calib.evaluation as evaluation_module
 import merge_calib.measuring as measuring_module
+from merge_calib.checkpoints.opening import Parents
 from merge_calib.cli.evaluate import evaluate as command
 from merge_calib.errors import CheckpointError, InputError, MergeCalibError, RunDirectoryError, ScoringError
 from merge_calib.evaluation import default_label, evaluate, make_labels
@@ -104,8 +105,7 @@ def test_a_model_has_the_scores_that_a_sweep_has_at_its_ends(pair_folders, quest
     base, aligned = map(str, pair_folders)
     sweep(
         SweepPlan(
-            base=base,
-            aligned=aligned,
+            parents=Parents(base=base, aligned=(aligned,)),
             out=tmp_path / "sweep",
             tasks=(str(questions),),
             confidence=parse_confidences(ALL),
@@ -179,9 +179,9 @@ def test_what_contradicts_a_run_is_refused_and_changes_nothing(steps, pair_folde
     for message, asked in refusals.items():
         with pytest.raises(RunDirectoryError, match=message):
             evaluate(asked)
-    pair = {"base": str(pair_folders[0]), "aligned": str(pair_folders[1])}
+    parents = Parents(base=str(pair_folders[0]), aligned=(str(pair_folders[1]),))
     with pytest.raises(RunDirectoryError, match="it holds an evaluation, asked is a sweep"):
-        sweep(SweepPlan(**pair, out=out, tasks=(str(questions),), lambdas=(0.0, 1.0)))
+        sweep(SweepPlan(parents=parents, out=out, tasks=(str(questions),), lambdas=(0.0, 1.0)))
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 

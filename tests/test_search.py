@@ -8,7 +8,7 @@ from conftest import write_questions
 from test_sweep import files, plan
 
 from merge_calib.merging.point import MergePoint
-from merge_calib.search.grid import Grid
+from merge_calib.search.grid import Grid, line
 from merge_calib.search.optuna_study import OptunaSearch
 from merge_calib.search.strategy import Outcome
 from merge_calib.sweep import sweep
@@ -17,11 +17,11 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def grid(_tmp_path, lambdas=(0.3, 0.6, 0.9, 1.2)):
-    return Grid("linear", lambdas)
+    return Grid(line("linear", {}, lambdas))
 
 
 def study(tmp_path, seed=0, trials=14):
-    return OptunaSearch("linear", 0.0, 1.5, trials, seed, tmp_path / "study.journal", "accuracy and sce on quiz")
+    return OptunaSearch("linear", {}, 0.0, 1.5, trials, seed, tmp_path / "study.journal", "accuracy and sce on quiz")
 
 
 def answer(point):
@@ -73,7 +73,7 @@ class TestContract:
 
 
 def test_a_grid_is_ascending_without_repeats():
-    points = drive(Grid("linear", [1.2, 0.3, 0.3, 1.0]))
+    points = drive(Grid(line("linear", {}, [1.2, 0.3, 0.3, 1.0])))
     assert points == [MergePoint("linear", lam) for lam in (0.0, 1.0, 0.3, 1.2)]
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import merge_calib.measuring as measuring_module
+from merge_calib.checkpoints.opening import Parents
 from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.errors import CheckpointError, InputError, OutputError, RunDirectoryError, ScoringError
 from merge_calib.merging.merger import Merger
@@ -36,8 +37,7 @@ ALL = "choice,continuation-sum,continuation-min"
 
 def plan(folders, questions, out, lambdas="0:1.5:0.5", confidence="choice", **options) -> SweepPlan:
     return SweepPlan(
-        base=str(folders[0]),
-        aligned=str(folders[1]),
+        parents=Parents(base=str(folders[0]), aligned=(str(folders[1]),)),
         out=out,
         tasks=(str(questions),),
         confidence=parse_confidences(confidence),

@@ -1,20 +1,30 @@
 """merge-calib check"""
 
+from typing import Any
+
 import click
 
-from merge_calib.cli.options import parents, reading
+from merge_calib.cli.options import parents, parents_of, reading
 
 
 @click.command()
 @parents
 @reading
-def check(base: str, aligned: str, allow_pickle: bool, trust_remote_code: bool) -> None:
-    """Say from headers whether two models fit."""
-    from merge_calib.preparation import open_pair
+@click.option("--sample", "samples", is_flag=True, help="Read a part of the weights: how far alignment moved them.")
+def check(allow_pickle: bool, trust_remote_code: bool, samples: bool, **named: Any) -> None:
+    """Say whether two models fit, and what a sweep needs.
 
-    pair = open_pair(base, aligned, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
-    kinds = sorted({str(pair.stored_dtype(name)).removeprefix("torch.") for name in pair.names})
-    click.echo(f"These two can be merged: {pair.aligned.config.get('model_type')}, {pair.parameters:,} parameters in")
-    click.echo(
-        f"{len(pair.names)} tensors, stored as {', '.join(kinds)}; {pair.aligned.bytes / 1e9:.2f} GB a checkpoint."
-    )
+    Reads configs and headers only, and with --sample a part of the weights.
+    """
+    from merge_calib.inspection import describe
+    from merge_calib.opening import open_pair
+
+    pair = open_pair(parents_of(named), allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    click.echo(describe(pair))
+    if samples:
+        from merge_calib.cli.watch import watching
+        from merge_calib.sampling import describe_sample, sample
+
+        with watching() as watch:
+            found = sample(pair, watch)
+        click.echo("\n" + describe_sample(found))

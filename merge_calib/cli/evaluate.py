@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merge_calib.cli.options import FOLDER, asking, asking_options, questions, split_list
+from merge_calib.cli.options import FOLDER, adapter_base, asking, asking_options, questions, split_list
 from merge_calib.cli.watch import watching
 from merge_calib.errors import InputError
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     help="Read lm-eval's samples_*.jsonl (a file, a folder, a pattern) instead of asking models; a folder is a model.",
 )
 @click.option("--write-lm-eval-samples", "writes_samples", is_flag=True, help="Write what was said as lm-eval logs it.")
+@adapter_base
 @asking
 def evaluate(
     models: tuple[str, ...],
@@ -50,7 +51,7 @@ def evaluate(
 
     Scales, training steps, epochs, revisions: nothing is merged.
 
-    MODEL is a folder, or ORG/NAME[@REVISION]. Every model is asked in the words of its own tokenizer.
+    MODEL is a folder, ORG/NAME[@REVISION], or a PEFT adapter. Every model is asked in the words of its own tokenizer.
 
     Run again with the same --out, it measures only what is missing.
     """

@@ -1,42 +1,76 @@
 """merge-calib merge"""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from merge_calib.cli.options import FOLDER, parents, reading
+from merge_calib.cli.options import FOLDER, merging, method_options, parents, parents_of, reading
+from merge_calib.cli.watch import watching
 from merge_calib.errors import InputError, OutputError
+from merge_calib.files import write_text
 
 
 @click.command()
 @parents
 @reading
-@click.option("--lambda", "lam", type=float, required=True, help="0 is the base, 1 the aligned model.")
-@click.option("--out", type=FOLDER, required=True, help="Folder to write; must not exist.")
 @click.option(
-    "--out-dtype",
-    metavar="DTYPE",
-    help="Merged weights are rounded to it once.  [default: as the aligned model stores them]",
+    "--lambda",
+    "lam",
+    required=True,
+    metavar="NUMBER",
+    help="0 is the base, 1 the aligned model; or GROUP=NUMBER;GROUP=NUMBER for groups as sweep's --groups names them.",
+)
+@merging
+@click.option("--out", type=FOLDER, help="Folder to write; must not exist.")
+@click.option("--shard-size", default="50GB", show_default=True, metavar="SIZE", help="Of a weight file at most.")
+@click.option(
+    "--export-mergekit",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.yaml",
+    help="Write the mergekit configuration that makes the same merge.",
 )
 def merge(
-    base: str, aligned: str, lam: float, out: Path, out_dtype: str | None, allow_pickle: bool, trust_remote_code: bool
+    lam: str,
+    out: Path | None,
+    shard_size: str,
+    export_mergekit: Path | None,
+    allow_pickle: bool,
+    trust_remote_code: bool,
+    **options: Any,
 ) -> None:
     """Write the checkpoint at one lambda."""
-    from merge_calib.checkpoints.fingerprint import fingerprint
+    from merge_calib.merging.groups import assign
+    from merge_calib.merging.mergekit import mergekit_config
     from merge_calib.merging.point import MergePoint
-    from merge_calib.plan import MOST, parse_dtype
-    from merge_calib.preparation import open_pair
-    from merge_calib.recovery import write_point
+    from merge_calib.opening import open_pair
+    from merge_calib.plan import parse_lambda, parse_shard_size
+    from merge_calib.recovery import parents_record, write_point
 
-    if out.exists():
-        raise OutputError(f"--out {out} exists; nothing was written")
-    if not abs(lam) <= MOST:
-        raise InputError(f"--lambda must lie between -{MOST} and {MOST}, not {lam}")
-    pair = open_pair(base, aligned, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
-    dtype = parse_dtype("--out-dtype", out_dtype) if out_dtype else None
-    hashed = {
-        "base": {"sha256": fingerprint(pair.base), "model": base},
-        "aligned": {"sha256": fingerprint(pair.aligned), "model": aligned},
-    }
-    write_point(pair, MergePoint("linear", lam), out, dtype, hashed)
-    click.echo(f"{out} holds lambda {lam:g}")
+    _require_room(out, export_mergekit)
+    shard_bytes = parse_shard_size(shard_size)
+    chosen = method_options(options)
+    one, groups = parse_lambda(lam)
+    point = MergePoint(chosen["method"], one, tuple(chosen["options"].items()), groups)
+    named = parents_of(options)
+    pair = open_pair(named, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    if groups:
+        assign([group for group, _ in groups], pair.names)
+    if export_mergekit is not None:
+        text = mergekit_config(pair, point, named.base, named.aligned[0], chosen["out_dtype"])
+        write_text(export_mergekit, text)
+        click.echo(f"{export_mergekit} holds the mergekit configuration of {point.name}")
+    if out is not None:
+        with watching() as watch:
+            write_point(pair, point, out, chosen["out_dtype"], parents_record(named), shard_bytes, watch)
+        click.echo(f"{out} holds {point.name}")
+    for note in pair.fit.notes:
+        click.echo(f"Note: {note}")
+
+
+def _require_room(out: Path | None, export_mergekit: Path | None) -> None:
+    if out is None and export_mergekit is None:
+        raise InputError("nothing to write: give --out DIR, --export-mergekit FILE.yaml, or both")
+    for flag, path in (("--out", out), ("--export-mergekit", export_mergekit)):
+        if path is not None and path.exists():
+            raise OutputError(f"{flag} {path} exists; nothing was written")

@@ -15,6 +15,7 @@ import click
 from merge_calib.errors import InputError
 
 if TYPE_CHECKING:
+    from merge_calib.checkpoints.opening import Parents
     from merge_calib.plan import SweepPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,12 +23,63 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def parents(command: F) -> F:
-    """--base and --aligned."""
+    """The two parents; `parents_of` takes them."""
     options = [
         click.option(
-            "--base", required=True, metavar="MODEL", help="Model before alignment: a folder, or ORG/NAME[@REVISION]."
+            "--base",
+            required=True,
+            metavar="MODEL",
+            help="Model before alignment: a folder, ORG/NAME[@REVISION], or a PEFT adapter.",
         ),
-        click.option("--aligned", required=True, metavar="MODEL", help="The same model after alignment."),
+        click.option(
+            "--aligned",
+            required=True,
+            multiple=True,
+            metavar="MODEL",
+            help="The same model after alignment; given several times, the average of all.",
+        ),
+        click.option(
+            "--aligned-weights", metavar="LIST", help="Weights of that average, by comma.  [default: all equal]"
+        ),
+        adapter_base,
+        click.option(
+            "--vocab",
+            default="aligned",
+            show_default=True,
+            type=click.Choice(["error", "aligned", "base"]),
+            help="Whose vocabulary the merge has where the two differ in size; error refuses that.",
+        ),
+    ]
+    return _apply(options, command)
+
+
+def adapter_base(command: F) -> F:
+    """Where the model of an adapter is."""
+    text = "Model that PEFT adapters are applied to.  [default: the one that the adapter names]"
+    return click.option("--adapter-base", metavar="MODEL", help=text)(command)
+
+
+def merging(command: F) -> F:
+    """The method with its options; `method_options` takes them."""
+    options = [
+        click.option(
+            "--method",
+            default="linear",
+            show_default=True,
+            metavar="NAME",
+            help="linear, slerp, task_arithmetic, ties, dare_linear, dare_ties, della_linear, breadcrumbs, lines.",
+        ),
+        click.option("--density", type=float, help="Share of the delta that ties, dare, della, breadcrumbs keep."),
+        click.option("--epsilon", type=float, help="By how much della's share varies with rank."),
+        click.option("--gamma", type=float, help="Share of the largest changes that breadcrumbs drop."),
+        click.option("--alpha", type=float, help="Scale of the first layer's delta in lines."),
+        click.option("--beta", type=float, help="How much more lines scale the last layer's delta."),
+        click.option("--drop-seed", type=int, help="Seed of what dare and della drop."),
+        click.option(
+            "--out-dtype",
+            metavar="DTYPE",
+            help="Merged weights are rounded to it once.  [default: as the aligned model stores them]",
+        ),
     ]
     return _apply(options, command)
 
@@ -126,7 +178,14 @@ def sweeping(command: F) -> F:
             default="0:1.5:0.1",
             show_default=True,
             metavar="GRID",
-            help="start:stop:step or a comma list; 0 (base) and 1 (aligned) are always measured.",
+            help="start:stop:step or a comma list; 0 (base) and 1 (aligned) are always measured. With groups also "
+            "GROUP=GRID;GROUP=GRID.",
+        ),
+        click.option(
+            "--groups",
+            metavar="LIST",
+            help="Groups of tensors with a lambda each, all combinations of --lambdas: layers:N (N blocks), attention, "
+            "mlp, norms, embeddings, final_norm, head, a name pattern with *, rest.",
         ),
         click.option(
             "--search",
@@ -144,13 +203,38 @@ def sweeping(command: F) -> F:
             show_default=True,
             help="Accuracy that the selected point may lose against the aligned model.",
         ),
-        click.option(
-            "--out-dtype",
-            metavar="DTYPE",
-            help="Merged weights are rounded to it once.  [default: as the aligned model stores them]",
-        ),
     ]
     return _apply(options, command)
+
+
+def parents_of(options: dict[str, Any]) -> Parents:
+    """Take the values of `parents` out of `options`; raises InputError naming the flag that is wrong."""
+    from merge_calib.checkpoints.opening import Parents, parse_weights
+
+    weights = options.pop("aligned_weights")
+    return Parents(
+        base=options.pop("base"),
+        aligned=tuple(options.pop("aligned")),
+        aligned_weights=parse_weights(weights) if weights is not None else None,
+        adapter_base=options.pop("adapter_base"),
+        vocab=options.pop("vocab"),
+    )
+
+
+def method_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the values of `merging` out of `options`: method, its options, out_dtype.
+
+    Raises InputError naming the flag that is wrong.
+    """
+    from merge_calib.merging.methods import make_method, option_names
+    from merge_calib.plan import parse_dtype
+
+    method, out_dtype = options.pop("method"), options.pop("out_dtype")
+    given = {name: options.pop(name) for name in option_names()}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    make_method(method, chosen)
+    dtype = parse_dtype("--out-dtype", out_dtype) if out_dtype else None
+    return {"method": method, "options": chosen, "out_dtype": dtype}
 
 
 def asking_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -173,19 +257,19 @@ def asking_options(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def make_plan(base: str, aligned: str, out: Path | None, options: dict[str, Any]) -> SweepPlan:
+def make_plan(parents: Parents, out: Path | None, options: dict[str, Any]) -> SweepPlan:
     """Turn flags into a plan; raises InputError naming the flag that is wrong."""
-    from merge_calib.plan import SweepPlan, parse_dtype, parse_lambdas
+    from merge_calib.plan import SweepPlan, parse_group_lambdas, parse_lambdas
 
-    asked = asking_options(options)
-    out_dtype = options.pop("out_dtype")
+    lambdas = options.pop("lambdas")
+    by_group = parse_group_lambdas(lambdas)
     return SweepPlan(
-        base=base,
-        aligned=aligned,
-        out=out or default_out(base, aligned),
-        lambdas=parse_lambdas(options.pop("lambdas")),
-        out_dtype=parse_dtype("--out-dtype", out_dtype) if out_dtype else None,
-        **asked,
+        parents=parents,
+        out=out or default_out(parents.base, *parents.aligned),
+        lambdas=parse_lambdas(lambdas) if not by_group else (),
+        group_lambdas=by_group,
+        **asking_options(options),
+        **method_options(options),
         **options,
     )
 
@@ -198,9 +282,9 @@ def split_list(flag: str, text: str) -> tuple[str, ...]:
     return names
 
 
-def default_out(base: str, aligned: str) -> Path:
+def default_out(*models: str) -> Path:
     """`runs/BASE--ALIGNED`, with the last part of each name, shortened."""
-    names = [Path(model.partition("@")[0]).resolve().name[:40] for model in (base, aligned)]
+    names = [Path(model.partition("@")[0]).resolve().name[:40] for model in models]
     return Path("runs") / "--".join(names)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merge_calib.cli.options import FOLDER, asking, make_plan, parents, questions, sweeping
+from merge_calib.cli.options import FOLDER, asking, make_plan, merging, parents, parents_of, questions, sweeping
 from merge_calib.cli.recipe import read_recipe
 from merge_calib.cli.watch import watching
 
@@ -31,17 +31,15 @@ if TYPE_CHECKING:
 @click.option("--out", type=FOLDER, help="Run directory.  [default: runs/BASE--ALIGNED]")
 @asking
 @sweeping
-@click.option(
-    "--method", default="linear", show_default=True, type=click.Choice(["linear"]), help="How weights are merged."
-)
-def sweep(base: str, aligned: str, out: Path | None, **options: Any) -> None:
+@merging
+def sweep(out: Path | None, **options: Any) -> None:
     """Measure between two models, recover a checkpoint.
 
     Every merge between base and aligned model is asked the same questions.
 
     Run again with the same --out, it measures only what is missing.
     """
-    execute(make_plan(base, aligned, out, options))
+    execute(make_plan(parents_of(options), out, options))
 
 
 def execute(plan: SweepPlan) -> None:

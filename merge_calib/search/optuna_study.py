@@ -1,6 +1,7 @@
 """An ordinary multi-objective Optuna study over lambda: accuracy up, calibration error down."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
@@ -13,6 +14,7 @@ from optuna.trial import TrialState
 
 from merge_calib.errors import RunDirectoryError
 from merge_calib.merging.point import MergePoint
+from merge_calib.search.grid import PARENTS
 from merge_calib.search.strategy import Outcome
 
 STEP = 0.0001  # lambdas are searched to four decimals, so that names and measured values agree
@@ -28,15 +30,25 @@ class OptunaSearch:
     """
 
     def __init__(
-        self, method: str, low: float, high: float, trials: int, seed: int, journal: Path, objective: str
+        self,
+        method: str,
+        options: Mapping[str, float],
+        low: float,
+        high: float,
+        trials: int,
+        seed: int,
+        journal: Path,
+        objective: str,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._method = method
+        self._options = tuple(options.items())
         self._seed = seed
         self._distribution = FloatDistribution(round(low, 4), round(high, 4), step=STEP)
         self._trials = trials
         journal.parent.mkdir(parents=True, exist_ok=True)
-        name = f"{method} {low:g}:{high:g} seed {seed}, {objective}"
+        given = "".join(f" {option} {value:g}" for option, value in self._options)
+        name = f"{method}{given} {low:g}:{high:g} seed {seed}, {objective}"
         try:
             self._study = optuna.create_study(
                 storage=JournalStorage(JournalFileBackend(str(journal))),
@@ -59,10 +71,11 @@ class OptunaSearch:
         if done >= self.total:
             return None
         if done < 2:
-            return MergePoint(self._method, float(done))
-        return MergePoint(self._method, self._ask(done))
+            return PARENTS[done]
+        return MergePoint(self._method, self._ask(done), self._options)
 
     def hear(self, point: MergePoint, outcome: Outcome | None) -> None:
+        assert point.lam is not None
         inside = self._distribution.low <= point.lam <= self._distribution.high
         trial = optuna.trial.create_trial(
             params={"lambda": point.lam} if inside else {},
