@@ -193,6 +193,8 @@ def _open(plan: EvaluationPlan) -> tuple[Parent, ...]:
     opened = tuple(opener.open(model, "MODEL") for model in plan.models)
     if plan.adapter_base is not None and not opener.adapters:
         raise InputError(f"--adapter-base {plan.adapter_base}: no MODEL is an adapter")
+    for parent in opened:
+        head_to_add({name: info.shape for name, info in parent.tensors.items()}, parent.shape)
     return opened
 
 

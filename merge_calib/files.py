@@ -5,9 +5,12 @@ import io
 import json
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from merge_calib.errors import OutputError
@@ -26,13 +29,31 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield partial
         _sync(partial)
         partial.replace(path)
-        _sync_one(path.parent)
+        sync(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(f"cannot write {path}: {reason}. What was written before is kept.") from error
     finally:
         with suppress(OSError):
             _remove(partial)
+
+
+@contextmanager
+def ended_gently() -> Iterator[None]:
+    """Make SIGTERM raise SystemExit within, so that what is half written is removed; exit code 143 as without."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not cut the cleaning up short
+        raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -61,19 +82,20 @@ def remove_partial(folder: Path) -> None:
         _remove(path)
 
 
-def _sync(path: Path) -> None:
-    if path.is_dir():
-        for child in path.rglob("*"):
-            _sync_one(child)
-    _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until what was written to a file or a folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir():
+        for child in path.rglob("*"):
+            sync(child)
+    sync(path)
 
 
 def _remove(path: Path) -> None:

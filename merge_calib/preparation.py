@@ -15,11 +15,12 @@ import transformers
 
 import merge_calib
 from merge_calib.checkpoints.fingerprint import fingerprint
-from merge_calib.checkpoints.pair import ModelPair, settings
+from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.checkpoints.parent import Parent
+from merge_calib.checkpoints.settings import settings
 from merge_calib.checkpoints.slots import vocabulary
 from merge_calib.errors import CheckpointError, InputError
-from merge_calib.merging.groups import assign, parse_groups
+from merge_calib.merging.groups import parse_groups, require_groups
 from merge_calib.merging.methods import make_method, options_of
 from merge_calib.merging.point import MergePoint
 from merge_calib.opening import open_pair
@@ -29,7 +30,7 @@ from merge_calib.questions import PassageSet, Task
 from merge_calib.results import MEAN
 from merge_calib.run_directory import FORMAT
 from merge_calib.scoring.encoder import Dress, Encoder
-from merge_calib.scoring.loading import load_tokenizer, longest_context, resolved_config
+from merge_calib.scoring.loading import head_to_add, load_tokenizer, longest_context, resolved_config
 from merge_calib.scoring.prompts import PROMPTS
 from merge_calib.scoring.questionnaire import ConfidenceMethod, Questionnaire, methods_for, require_same_ids, way_of
 from merge_calib.search.grid import Grid, line, product
@@ -66,6 +67,7 @@ def prepare(plan: SweepPlan, watch: Watch = unwatched) -> Preparation:
             "those, or use merge-calib evaluate"
         )
     pair = open_pair(plan.parents, allow_pickle=plan.allow_pickle, trust_remote_code=plan.trust_remote_code)
+    head_to_add({slot.name: slot.shape for slot in pair.slots.values()}, pair.host.shape)
     grid = grid_of(plan, pair)
     questionnaires = _encode(plan, pair, tasks, watch)
     advance = watch("reading both parents", sum(part.bytes for part in (*pair.base.parts, *pair.aligned.parts)))
@@ -90,7 +92,7 @@ def grid_of(plan: SweepPlan, pair: ModelPair) -> Grid | None:
     if plan.group_lambdas and set(plan.group_lambdas) != set(selectors):
         strange = sorted(set(plan.group_lambdas) ^ set(selectors))[0]
         raise InputError(f"--lambdas and --groups disagree about {strange!r}; the groups are {', '.join(selectors)}")
-    assign(selectors, pair.names)
+    require_groups(selectors, pair.merged, pair.layers)
     groups = {selector: plan.group_lambdas.get(selector, plan.lambdas) for selector in selectors}
     return Grid(product(plan.method, plan.options, groups))
 

@@ -1,22 +1,38 @@
 """The checkpoint of a point: the selected one of a run, or any that is asked for."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 import merge_calib
+from merge_calib.checkpoints.card import Card, Measured
+from merge_calib.checkpoints.fingerprint import fingerprints_beside, is_finite
+from merge_calib.checkpoints.licences import Licence, joint_licence, link_in, named_files
+from merge_calib.checkpoints.opening import Parents
+from merge_calib.checkpoints.order import in_model_order
 from merge_calib.checkpoints.pair import ModelPair
+from merge_calib.checkpoints.provenance import SIDES, card_parent, licences_of, parent_record
+from merge_calib.checkpoints.shards import SHARD_BYTES, Stored, main_dtype
+from merge_calib.checkpoints.slots import Side
 from merge_calib.checkpoints.writer import write_checkpoint
 from merge_calib.errors import CheckpointError
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
-from merge_calib.preparation import Preparation
-from merge_calib.results import Results
+from merge_calib.progress import Watch, unwatched
+
+if TYPE_CHECKING:  # importing them takes seconds, and whoever merely merges needs neither
+    from merge_calib.preparation import Preparation
+    from merge_calib.results import Results
+
+Hashes = Callable[[], Sequence[str]]
 
 
-def recover(prepared: Preparation, results: Results) -> None:
+def recover(prepared: "Preparation", results: "Results", watch: Watch = unwatched) -> None:
     """Write the selected point's checkpoint, unless it is there or the rule selected the aligned model itself."""
     if not results.can_select or not results.selection.recovers:
         return
@@ -24,23 +40,136 @@ def recover(prepared: Preparation, results: Results) -> None:
     if folder.exists():
         return
     point = results.point(results.selection.point)
-    parents = {
-        side: prepared.record["identity"][side] | {"model": prepared.record[side]} for side in ("base", "aligned")
-    }
-    write_point(prepared.pair, point, folder, prepared.plan.out_dtype, parents | {"rule": results.selection.rule})
+    about: dict[str, Any] = parents_record(prepared.plan.parents)
+    for side in SIDES:
+        about[side] |= prepared.record["identity"][side]
+    about["rule"] = results.selection.rule
+    write_point(
+        prepared.pair, point, folder, prepared.plan.out_dtype, about, watch=watch, measured=_measured(results, point)
+    )
+
+
+def parents_record(parents: Parents) -> dict[str, Any]:
+    """What a checkpoint's provenance says of parents by the names that the user gave them."""
+    aligned: dict[str, Any] = {"model": parents.aligned_text}
+    if len(parents.aligned) > 1:
+        aligned["models"] = list(parents.aligned)
+    more = {"adapter_base": parents.adapter_base, "vocab": parents.vocab}
+    return {"base": {"model": parents.base}, "aligned": aligned, **{k: v for k, v in more.items() if v is not None}}
 
 
 def write_point(
-    pair: ModelPair, point: MergePoint, folder: Path, out_dtype: torch.dtype | None, provenance: Mapping[str, Any]
+    pair: ModelPair,
+    point: MergePoint,
+    folder: Path,
+    out_dtype: torch.dtype | None,
+    provenance: Mapping[str, Any],
+    shard_bytes: int = SHARD_BYTES,
+    watch: Watch = unwatched,
+    measured: Measured | None = None,
 ) -> None:
-    """Write the checkpoint of any point into `folder`; at lambda 0 and 1 the weights are the parent's own."""
+    """Write the checkpoint of any point into `folder`; at lambda 0 and 1 the weights are the parent's own.
+
+    provenance: more for merge_calib.json; under `base` and `aligned` the `model` as it was given and, where it is
+        known, its `sha256`: what is not known is hashed while the weights are merged
+    measured: for the model card
+    Raises CheckpointError naming a tensor of the merge or of a parent that is not finite, and OutputError where the
+    disk is full; nothing is left behind then.
+    """
     merger = Merger(pair, out_dtype)
-    about = {"method": point.method, "lambda": point.lam, "merge_calib": merge_calib.__version__, **provenance}
-    dtypes = {name: merger.dtype(point, name) for name in pair.names}
-    write_checkpoint(folder, pair.aligned, dtypes, lambda name: _finite(merger.tensor(point, name), name), about)
+    tensors = {name: Stored(pair.slots[name].shape, merger.dtype(point, name)) for name in in_model_order(pair.names)}
+    merge = _Merge(pair, point, folder.name, tensors, provenance, licences_of(pair), measured)
+    size = sum(stored.bytes for stored in tensors.values())
+    with _hashes(pair, provenance, watch) as hashes:
+        write_checkpoint(
+            folder,
+            pair,
+            tensors,
+            lambda name: _finite(merger, point, name, hashes),
+            lambda: merge.texts(hashes()),
+            copies=named_files(merge.licences),
+            shard_bytes=shard_bytes,
+            progress=watch(f"writing {folder.name}", size, "bytes"),
+            workers=None if pair.base.is_stored and pair.aligned.is_stored else 1,  # an adapter merges one at a time
+        )
 
 
-def _finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-        raise CheckpointError(f"tensor {name} is not finite at this lambda and dtype; nothing was written")
-    return tensor
+@dataclass(frozen=True)
+class _Merge:
+    """What merge_calib.json and the model card tell."""
+
+    pair: ModelPair
+    point: MergePoint
+    name: str
+    tensors: Mapping[str, Stored]
+    provenance: Mapping[str, Any]
+    licences: Sequence[tuple[str, Licence]]
+    measured: Measured | None
+
+    def texts(self, hashes: Sequence[str]) -> dict[str, str]:
+        """Both files by name; hashes: of the base and of the aligned model."""
+        parents = {
+            side: parent_record(self.pair.parent(side), self.provenance.get(side, {}), sha256)
+            for side, sha256 in zip(SIDES, hashes, strict=True)
+        }
+        made = {"dtype": self._dtype, "merge_calib": merge_calib.__version__}
+        about = self.point.record() | made | dict(self.provenance) | parents
+        record = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+        return {"merge_calib.json": record, "README.md": self._card(parents).text()}
+
+    def _card(self, parents: Mapping[Side, Mapping[str, Any]]) -> Card:
+        standing, files = joint_licence(self.licences), named_files(self.licences)
+        return Card(
+            name=self.name,
+            point=self.point.record(),
+            dtype=self._dtype,
+            parents=tuple(card_parent(side, record) for side, record in parents.items()),
+            standing=standing,
+            licence_link=link_in(standing.licence, files),
+            licence_files=tuple(files),
+            version=merge_calib.__version__,
+            measured=self.measured,
+        )
+
+    @property
+    def _dtype(self) -> str:
+        return str(main_dtype(self.tensors)).removeprefix("torch.")
+
+
+def _hashes(pair: ModelPair, provenance: Mapping[str, Any], watch: Watch) -> AbstractContextManager[Hashes]:
+    """The fingerprints of both parents, as far as they are not known already."""
+    known = [provenance.get(side, {}).get("sha256") for side in SIDES]
+    if all(known):
+        return nullcontext(lambda: known)
+    parents = [pair.parent(side) for side in SIDES]
+    return fingerprints_beside(parents, watch("hashing both parents", sum(p.bytes for q in parents for p in q.parts)))
+
+
+def _finite(merger: Merger, point: MergePoint, name: str, hashes: Hashes) -> Iterator[torch.Tensor]:
+    """The pieces of a tensor; a parent that is not finite itself is the reason to give for one that is not."""
+    for _, piece in merger.pieces(point, name):
+        if not is_finite(piece):
+            hashes()
+            raise CheckpointError(f"tensor {name} is not finite at this lambda and dtype; nothing was written")
+        yield piece
+
+
+def _measured(results: "Results", point: MergePoint) -> Measured:
+    """What the run found of the base, `point` and the aligned model by the method that selected it."""
+    from merge_calib.results import MEAN
+
+    confidence = results.confidences[0]
+    models = {"base": MergePoint("linear", 0.0), "this merge": point, "aligned": MergePoint("linear", 1.0)}
+    rows = [
+        {"model": model, "split": "all", "task": task, **_numbers(found)}
+        for task in (*results.tasks_of(confidence), MEAN)
+        for model, place in models.items()
+        if (found := results.get(place, task, confidence)) is not None
+    ]
+    how = f"Confidence was read by the method `{confidence}`; ECE and SCE have {results.run.plan['bins']} bins."
+    return Measured(rows, how, results.selection.rule)
+
+
+def _numbers(found: object, measures: Iterable[str] = ("accuracy", "ece", "sce", "nll")) -> dict[str, Any]:
+    names = ["n", *(f"{measure}{end}" for measure in measures for end in ("", "_low", "_high"))]
+    return {name: getattr(found, name) for name in names if hasattr(found, name)}

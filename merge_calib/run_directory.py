@@ -201,6 +201,8 @@ class RunDirectory:
     def _record(self, point: Point) -> dict[str, Any]:
         path = self._record_file(point.name)
         record = _read_object(path) if path.exists() else {"scores": {}}
+        if path.exists() and isinstance(point, MergePoint) and _read_point(path) != point:
+            raise _damaged(path, f"it is about another point than {point.name}")
         try:
             for task in record["scores"].values():
                 for entry in task.values():

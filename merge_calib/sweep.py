@@ -111,6 +111,7 @@ class _Experiment:
             self._model = LanguageModel(
                 pair.host.shape, plan.device, plan.dtype, trust_remote_code=plan.trust_remote_code, new_head=new_head
             )
+            assert set(pair.names) <= set(self._model.targets)
             self._merger.require_own_places(self._model.targets)
             if plan.device.type == "cuda":
                 self._merger.keep_parents_on(plan.device)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub: no test waits for a network
@@ -95,3 +96,34 @@ def pair_folders(tmp_path_factory) -> tuple[Path, Path]:
 @pytest.fixture
 def questions(tmp_path) -> Path:
     return write_questions(tmp_path / "quiz.jsonl", 12)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run `merge-calib ARGUMENTS` in this process: exit code, stdout, stderr."""
+    from merge_calib.cli.main import run
+
+    def calling(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["merge-calib", *map(str, arguments)])
+        capsys.readouterr()  # what making the models printed
+        code = 0
+        try:
+            run()
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return calling
+
+
+def refused(call, tmp_path, *arguments) -> str:
+    """The one message of a call that fails for a fault of the user's and leaves nothing."""
+    out = tmp_path / "out"
+    code, printed, said = call(*arguments, "--out", out)
+    assert code == 1, said
+    assert printed == ""
+    assert said.startswith("Error: ")
+    assert "Traceback" not in said
+    assert not out.exists()
+    return said

@@ -1,24 +1,19 @@
-"""Opening parents, proving that they fit, hashing them, writing merged ones."""
+"""Opening parents, proving that they fit, hashing them."""
 
 import json
 import shutil
 
 import pytest
 import torch
-from conftest import byte_tokenizer, save_model, tiny_llama
+from conftest import save_model, tiny_llama
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from merge_calib.checkpoints import fingerprint as fingerprint_module
-from merge_calib.checkpoints import writer as writer_module
 from merge_calib.checkpoints.checkpoint import Checkpoint
 from merge_calib.checkpoints.fingerprint import fingerprint
 from merge_calib.checkpoints.locate import locate
 from merge_calib.checkpoints.pair import ModelPair
-from merge_calib.errors import CheckpointError, InputError, OutputError
-from merge_calib.merging.merger import Merger
-from merge_calib.merging.point import MergePoint
-from merge_calib.recovery import write_point
+from merge_calib.errors import CheckpointError, InputError
 
 
 @pytest.fixture
@@ -195,71 +190,3 @@ def test_a_hub_id_is_found_in_the_cache_of_downloads(pair_folders, tmp_path, mon
     assert len(Checkpoint.open(found).tensors) == 21
     with pytest.raises(CheckpointError, match="--base org/other: there is no such folder, and the hub"):
         locate("org/other", "--base")
-
-
-def write(pair, folder, lam=0.4, **options):
-    write_point(pair, MergePoint("linear", lam), folder, options.pop("out_dtype", None), {"note": "test"})
-
-
-def test_a_written_checkpoint_holds_exactly_the_rounded_weights(pair_folders, tmp_path):
-    pair = ModelPair.open(*pair_folders)
-    write(pair, tmp_path / "merged")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
-    merger, point = Merger(pair), MergePoint("linear", 0.4)
-    state = model.state_dict()
-    assert next(iter(state.values())).dtype == torch.bfloat16
-    assert all(torch.equal(state[name], merger.tensor(point, name)) for name in pair.names)
-
-
-def test_out_dtype_is_the_dtype_of_weights_and_config(pair_folders, tmp_path):
-    write(ModelPair.open(*pair_folders), tmp_path / "merged", out_dtype=torch.float16)
-    assert json.loads((tmp_path / "merged" / "config.json").read_text())["dtype"] == "float16"
-    assert Checkpoint.open(tmp_path / "merged").tensors["lm_head.weight"].dtype == torch.float16
-
-
-def test_tokenizer_chat_template_and_generation_config_are_the_aligned_models(folders, tmp_path):
-    tokenizer = byte_tokenizer()
-    tokenizer.chat_template = "{{ messages[0].content }}"
-    tokenizer.save_pretrained(folders[1])
-    (folders[1] / "generation_config.json").write_text('{"max_new_tokens": 17}')
-    write(ModelPair.open(*folders), tmp_path / "merged")
-    assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template == "{{ messages[0].content }}"
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
-    assert model.generation_config.max_new_tokens == 17
-    assert json.loads((tmp_path / "merged" / "merge_calib.json").read_text())["lambda"] == 0.4
-
-
-def test_a_checkpoint_is_sharded_as_transformers_reads_it(pair_folders, tmp_path, monkeypatch):
-    pair = ModelPair.open(*pair_folders)
-    write(pair, tmp_path / "single")
-    monkeypatch.setattr(writer_module.write_checkpoint, "__defaults__", (20_000,))
-    write(pair, tmp_path / "sharded")
-    assert len(list((tmp_path / "sharded").glob("model-*-of-*.safetensors"))) > 1
-    one, many = (AutoModelForCausalLM.from_pretrained(tmp_path / n).state_dict() for n in ("single", "sharded"))
-    assert all(torch.equal(one[name], many[name]) for name in one)
-
-
-def test_a_full_disk_leaves_no_folder_that_looks_finished(pair_folders, tmp_path, monkeypatch):
-    def full(*_args, **_kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(writer_module, "save_file", full)
-    with pytest.raises(OutputError, match="merged: No space left on device"):
-        write(ModelPair.open(*pair_folders), tmp_path / "merged")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(("lam", "dtype"), [(1e39, None), (1e6, torch.float16)])
-def test_weights_that_overflow_are_not_written(pair_folders, tmp_path, lam, dtype):
-    with pytest.raises(CheckpointError, match="is not finite at this lambda and dtype"):
-        write(ModelPair.open(*pair_folders), tmp_path / "merged", lam=lam, out_dtype=dtype)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_disk_that_is_too_small_is_refused_before_writing(pair_folders, tmp_path, monkeypatch):
-    from collections import namedtuple
-
-    monkeypatch.setattr(writer_module.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000))
-    with pytest.raises(OutputError, match="needs 0.1 MB and .* has 0.0 MB free"):
-        write(ModelPair.open(*pair_folders), tmp_path / "merged")
-    assert list(tmp_path.iterdir()) == []

@@ -10,49 +10,20 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import byte_tokenizer, save_model, tiny_llama, write_questions
+from conftest import byte_tokenizer, refused, save_model, tiny_llama, write_questions
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model
 from tokenizers import normalizers
 
-from merge_calib.cli.main import main, run
+from merge_calib.cli.main import main
 from merge_calib.cli.recipe import read_recipe
 from merge_calib.errors import InputError
 from merge_calib.plan import parse_confidences, parse_lambdas
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run `merge-calib ARGUMENTS` in this process: exit code, stdout, stderr."""
-
-    def calling(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["merge-calib", *map(str, arguments)])
-        code = 0
-        try:
-            run()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return calling
-
-
-@pytest.fixture
 def folders(pair_folders, tmp_path):
     return [shutil.copytree(folder, tmp_path / "models" / folder.name) for folder in pair_folders]
-
-
-def refused(call, tmp_path, *arguments) -> str:
-    """The one message of a call that fails for a fault of the user's and leaves nothing."""
-    out = tmp_path / "out"
-    code, printed, said = call(*arguments, "--out", out)
-    assert code == 1, said
-    assert printed == ""
-    assert said.startswith("Error: ")
-    assert "Traceback" not in said
-    assert not out.exists()
-    return said
 
 
 def sweep_of(folders, questions, *more):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import save_model, tiny_llama
-from tiny_models import tiny_gemma3_multimodal, tiny_model
+from tiny_models import tiny_gemma3_multimodal, tiny_model, tuned
 
 from merge_calib.checkpoints.names import canonical, kind_of, layer_of
 from merge_calib.checkpoints.pair import ModelPair
@@ -46,6 +46,15 @@ from merge_calib.search.grid import PARENTS, Grid, line, product
         ("multi_modal_projector.mm_soft_emb_norm.weight", "senses", None),
         ("model.vision_tower.vision_model.post_layernorm.weight", "senses", None),
         ("model.language_model.layers.0.mlp.gate_proj.weight", "mlp", 0),
+        ("model.vision_model.encoder.layers.0.mlp.fc1.weight", "senses", None),
+        ("model.embed_audio.embedding.weight", "senses", None),
+        ("model.connector.modality_projection.proj.weight", "senses", None),
+        ("output.weight", "head", None),
+        ("transformer.blocks.0.norm_attn_norm.attn.Wqkv.weight", "attention", 0),
+        ("transformer.blocks.0.norm_attn_norm.norm_1.weight", "norms", 0),
+        ("model.layers.1.self_attn.rotary_emb.inv_freq", "attention", 1),
+        ("model.decoder.project_out.weight", "head", None),
+        ("model.layers.4.mlp.shared_expert.up_proj.weight", "mlp", 4),
     ],
 )
 def test_kind_and_layer_are_told_from_names(name, kind, layer):
@@ -163,6 +172,38 @@ def test_a_grid_of_groups_is_their_product_after_the_parents():
     assert points[:2] == list(PARENTS)
     assert len(points) == 6  # the two corners where both agree are the parents
     assert all(point.lam is None for point in points[2:])
+
+
+def test_the_order_of_groups_does_not_make_another_point():
+    one = MergePoint("linear", None, (), (("attention", 0.4), ("rest", 0.6)))
+    assert one == MergePoint("linear", None, (), (("rest", 0.6), ("attention", 0.4)))
+
+
+def test_seeds_that_are_long_keep_all_their_digits():
+    names = {MergePoint("dare_linear", 0.5, (("drop_seed", 20240101000 + i),)).name for i in range(3)}
+    assert names == {f"dare_linear-density-0.5-drop_seed-{20240101000 + i}-lambda-0.5000" for i in range(3)}
+
+
+@pytest.mark.parametrize("lam", [float("nan"), float("inf")])
+def test_a_lambda_that_is_no_number_is_no_point(lam):
+    with pytest.raises(AssertionError):
+        MergePoint("linear", lam)
+
+
+def test_groups_are_of_what_is_merged(tmp_path):
+    folders = [save_model(tuned(tiny_gemma3_multimodal(), i), tmp_path / str(i)) for i in range(2)]
+    pair = ModelPair.open(*folders)
+    assign(parse_groups("attention,mlp,norms,final_norm,embeddings", pair.layers), pair.merged)
+    with pytest.raises(InputError, match="rest matches no tensor"):
+        assign(("attention", "mlp", "norms", "final_norm", "embeddings", "rest"), pair.merged)
+
+
+def test_slerp_counts_what_it_turns_at_that_point(pair):
+    merger = Merger(pair)
+    everything = merger.facts(MergePoint("slerp", 0.5))
+    some = merger.facts(MergePoint("slerp", None, (), (("mlp", 0.5), ("rest", 1.0))))
+    assert some["tensors"] == 6 < everything["tensors"] == len(pair.names)
+    assert some["slerped_tensors"] <= 6
 
 
 def test_too_many_combinations_are_refused():

@@ -125,7 +125,7 @@ def test_the_first_filter_in_a_name_is_its_own(tmp_path, name, groups):
     filters = sources(read(pair, point))[1][1]["weight"]
     for tensor in pair.names:
         first = next(setting["value"] for setting in filters if setting["filter"] in tensor)
-        assert first == merger._lam(point, tensor), tensor
+        assert first == merger._lam(point, pair.slots[tensor]), tensor
 
 
 def test_a_name_inside_another_comes_behind_it():

@@ -9,13 +9,16 @@ import torch
 from conftest import byte_tokenizer, save_model, tiny_llama
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_gemma3_multimodal, tiny_model, tiny_t5, tuned
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from merge_calib.checkpoints.checkpoint import Checkpoint
+from merge_calib.checkpoints.fingerprint import fingerprint
+from merge_calib.checkpoints.opening import Parents
 from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.errors import CheckpointError
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
+from merge_calib.opening import open_pair
 from merge_calib.recovery import write_point
 from merge_calib.scoring.loading import head_to_add
 from merge_calib.scoring.model import LanguageModel
@@ -307,3 +310,161 @@ def test_the_parents_files_are_never_written(tmp_path):
         np.array_equal(*(np.fromfile(f / "config.json", np.uint8) for f in pair))
         for pair in zip(folders, copies, strict=True)
     )
+
+
+def with_tensors(folder, edit):
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def with_config(folder, **settings):
+    config = json.loads((folder / "config.json").read_text()) | settings
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v != "gone"}))
+    return folder
+
+
+@pytest.mark.parametrize("sides", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("name", ["llama", "gpt_neox"])
+def test_what_old_checkpoints_store_besides_is_left_out_and_noted(tmp_path, name, sides):
+    folders = save_pair(lambda: tiny_model(name), tmp_path, (torch.float16, torch.float16))
+    inside = {"llama": "model.layers.0.self_attn.", "gpt_neox": "gpt_neox.layers.0.attention."}[name]
+
+    def edit(tensors):
+        tensors[f"{inside}rotary_emb.inv_freq"] = torch.ones(4)
+        if name == "gpt_neox":
+            tensors[f"{inside}bias"] = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+            tensors[f"{inside}masked_bias"] = torch.tensor(float("-inf"))
+
+    for side in sides:
+        with_tensors(folders[side], edit)
+    pair = ModelPair.open(*folders)
+    merged = require_round_trip(pair, tmp_path)
+    assert not any("inv_freq" in key or "masked" in key or key == f"{inside}bias" for key in merged)
+    assert len([note for note in pair.fit.notes if "computes from its config" in note]) == len(sides)
+    assert all(fingerprint(parent) for parent in (pair.base, pair.aligned))
+
+
+def test_gpt2_with_and_without_its_prefix(tmp_path):
+    make = lambda: GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=263, n_positions=64))  # noqa: E731
+    folders = save_pair(make, tmp_path)
+
+    def strip(tensors):
+        for name in list(tensors):
+            tensors[name.removeprefix("transformer.")] = tensors.pop(name)
+
+    with_tensors(folders[0], strip)
+    merged = require_round_trip(ModelPair.open(*folders), tmp_path)
+    assert set(merged) == set(load_file(folders[1] / "model.safetensors"))
+
+
+@pytest.mark.parametrize("sides", [(0,), (1,), (0, 1)])
+def test_a_tied_head_that_is_stored_as_well_is_no_head_of_its_own(tmp_path, sides):
+    folders = save_pair(lambda: tiny_llama(1, tie_word_embeddings=True), tmp_path)
+    for side in sides:
+        with_tensors(folders[side], lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].clone()}))
+    pair = ModelPair.open(*folders)
+    assert pair.fit.notes == []
+    assert "lm_head.weight" not in require_round_trip_of_stored(pair, tmp_path)
+
+
+def require_round_trip_of_stored(pair, tmp_path):
+    """As `require_round_trip`, where the model has places for more than the merge holds."""
+    point, model = MergePoint("linear", 0.3), model_of(pair)
+    assert set(pair.names) <= set(model.targets)
+    Merger(pair).apply(point, model.targets)
+    write_point(pair, point, tmp_path / "merged", None, {})
+    torch.testing.assert_close(in_place(model), logits(tmp_path / "merged"), rtol=0, atol=1e-5)
+    return load_file(tmp_path / "merged" / "model.safetensors")
+
+
+def test_two_names_of_one_tensor_are_a_difference(tmp_path):
+    folders = save_pair(lambda: tiny_llama(1), tmp_path)
+    with_tensors(folders[0], lambda t: t.update({"language_model.model.norm.weight": t["model.norm.weight"].clone()}))
+    with pytest.raises(CheckpointError, match="of base are one tensor by their names"):
+        ModelPair.open(*folders)
+
+
+@pytest.mark.parametrize("rows", [(263, 270), (270, 263)])
+@pytest.mark.parametrize("vocab", ["aligned", "base"])
+def test_parents_that_stay_on_a_device_give_what_streaming_gives(tmp_path, monkeypatch, rows, vocab):
+    """On the CPU, with as much `free memory` as is said; half of it holds a part of the parents."""
+    pair = ModelPair.open(*vocabulary_pair(tmp_path, rows), vocab=vocab)
+    whole = pair.base.bytes + pair.aligned.bytes
+    for free, is_all in ((10 * whole, True), (whole, False), (0, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device, free=free: (free, free))
+        merger = Merger(pair)
+        assert merger.keep_parents_on(CPU) == is_all
+        assert bool(merger._resident) == bool(free)
+        for lam in (0.0, 0.3, 1.0):
+            for name in pair.names:
+                point = MergePoint("linear", lam)
+                assert torch.equal(merger.tensor(point, name), Merger(pair).tensor(point, name)), (name, lam)
+
+
+def test_eyes_are_never_rounded_to_the_dtype_asked_for(tmp_path):
+    plain = save_model(tiny_model("gemma3"), tmp_path / "plain", torch.bfloat16)
+    eyed = save_model(tuned(tiny_gemma3_multimodal(), 7), tmp_path / "eyed", torch.bfloat16)
+    pair = ModelPair.open(plain, eyed)
+    eyes = next(name for name in pair.names if "vision_tower" in name)
+    for lam in (0.0, 0.5, 1.0):
+        assert Merger(pair, torch.float16).dtype(MergePoint("linear", lam), eyes) == torch.bfloat16
+
+
+def test_a_multimodal_model_and_another_kind_of_text_model_are_a_difference(tmp_path):
+    eyed = save_model(tiny_gemma3_multimodal(), tmp_path / "eyed")
+    other = with_config(save_model(tiny_model("gemma3"), tmp_path / "other"), model_type="gemma2")
+    with pytest.raises(CheckpointError, match="model_type: base gemma2, aligned gemma3_text"):
+        ModelPair.open(other, eyed)
+
+
+def opened(folders, *more) -> ModelPair:
+    return open_pair(Parents(base=str(folders[0]), aligned=tuple(map(str, (folders[1], *more)))))
+
+
+def test_a_setting_that_is_null_is_not_one_that_is_left_out(tmp_path):
+    """Gemma 2's default is a soft cap of 30, null is none."""
+    folders = save_pair(lambda: tiny_model("gemma2"), tmp_path)
+    with_config(folders[0], final_logit_softcapping="gone")
+    with_config(folders[1], final_logit_softcapping=None)
+    with pytest.raises(CheckpointError, match=r"config final_logit_softcapping: base 30.0, aligned None"):
+        opened(folders)
+
+
+def test_every_model_of_an_average_is_compared_with_its_defaults(tmp_path):
+    folders = save_pair(lambda: tiny_llama(1, rope_parameters={"rope_theta": 5e5, "rope_type": "default"}), tmp_path)
+    other = shutil.copytree(folders[1], tmp_path / "other")
+    with_config(other, rope_parameters="gone", rope_theta="gone", rope_scaling="gone")
+    assert opened(folders)
+    with pytest.raises(CheckpointError, match=r"config rope_theta: base 500000.0, aligned 10000.0"):
+        opened(folders, other)
+
+
+def test_what_no_model_computes_with_may_stand_in_one_config(tmp_path):
+    folders = save_pair(lambda: tiny_llama(1), tmp_path)
+    with_config(folders[1], unsloth_version="2026.1", tokenizer_class="LlamaTokenizer", my_note="hello", prefix=" ")
+    assert opened(folders)
+
+
+def test_the_length_of_rotary_embeddings_that_stretch_must_agree(tmp_path):
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    folders = save_pair(lambda: tiny_llama(1, rope_parameters=rope), tmp_path)
+    with_config(folders[0], max_position_embeddings=64)
+    with pytest.raises(CheckpointError, match="max_position_embeddings: base 64, aligned 512"):
+        ModelPair.open(*folders)
+
+
+def test_two_identical_layers_of_a_mixture_are_told_apart(tmp_path):
+    folders = save_pair(lambda: tiny_model("mixtral"), tmp_path)
+
+    def repeat(tensors):
+        for name in tensors:
+            tensors[name] = tensors[name.replace("layers.1.", "layers.0.")].clone()
+
+    with_tensors(folders[1], repeat)
+    pair = ModelPair.open(*folders)
+    model = model_of(pair)
+    _ = model.targets
+    Merger(pair).apply(MergePoint("linear", 0.0), model.targets)
+    torch.testing.assert_close(in_place(model), logits(folders[0]), rtol=0, atol=1e-5)

@@ -173,13 +173,13 @@ def test_the_page_describes_a_selected_point_by_groups(groups_only: Results) -> 
     selected = groups_only.point(groups_only.selection.point)
     assert selected == GROUPS[0]
     text = text_of(groups_only)
-    which = "lambda by groups (`attention` 0.2, `*.mlp.*` 0.7)"
+    which = "lambda by groups (`*.mlp.*` 0.7, `attention` 0.2)"
     assert f"- The rule selects {which}. From the aligned" in text
     assert f"It selects `{selected.name}` ({which}) among" in text
     assert "same `--out` and more `--lambdas`, or with" in text
     lines = summary(groups_only).splitlines()
     assert "selected (by groups)" in lines[1]
-    assert "lambdas     attention 0.2, *.mlp.* 0.7" in lines
+    assert "lambdas     *.mlp.* 0.7, attention 0.2" in lines
 
 
 def test_groups_alone_have_no_figure_against_lambda(groups_only: Results, mixed: Results) -> None:
@@ -222,7 +222,7 @@ def test_the_frontier_figure_tells_methods_and_groups_apart(mixed: Results, ties
     assert "Grey marks are points whose groups" in text_of(mixed)
     rows = rows_of(mixed.run.path / "figures/frontier.csv")
     shown = {(row["method"], row["options"], row["lambda"], row["groups"]) for row in rows}
-    assert ("slerp", "", "", "attention 0.5, *.mlp.* 0.6") in shown
+    assert ("slerp", "", "", "*.mlp.* 0.6, attention 0.5") in shown
     assert ("ties", "density 0.2", "1.0", "") in shown
     assert len(shown) == len(MIXED)
 
@@ -232,7 +232,7 @@ def test_the_points_table_shows_method_options_and_groups(mixed: Results, groups
     assert "| method | options | lambda |  | frontier |" in text
     assert "| – | – | 1 | aligned |" in text
     assert "| `ties` | density 0.2 | 1 |  |" in text
-    assert "| `slerp` | – | `attention` 0.5, `*.mlp.*` 0.6 |" in text
+    assert "| `slerp` | – | `*.mlp.*` 0.6, `attention` 0.5 |" in text
     assert "| method | lambda |  | frontier |" in text_of(groups_only, "tables/points.md")
     rows = rows_of(mixed.run.path / "tables/points.csv")
     assert [row["point"] for row in rows] == [point.name for point in sorted(MIXED)]
@@ -318,7 +318,7 @@ def test_points_are_called_by_all_that_tells_them_apart() -> None:
     ties, group = TIES[0], by_groups("ties", 0.2, 0.7, DENSITY)
     assert point_markdown(MergePoint("linear", 0.3)) == "lambda = 0.3"
     assert point_markdown(ties) == "`ties` with density 0.2 at lambda = 0.2"
-    assert point_markdown(group) == "`ties` with density 0.2, lambda by groups (`attention` 0.2, `*.mlp.*` 0.7)"
+    assert point_markdown(group) == "`ties` with density 0.2, lambda by groups (`*.mlp.*` 0.7, `attention` 0.2)"
     assert figure_text(MergePoint("linear", 0.3)) == "λ = 0.3"
     assert figure_text(ties) == "ties, density 0.2, λ = 0.2"
     assert figure_text(group) == "ties, density 0.2, λ by groups"
@@ -326,7 +326,7 @@ def test_points_are_called_by_all_that_tells_them_apart() -> None:
     assert title_lines("selected", group) == [
         "selected, λ by groups",
         "ties, density 0.2",
-        "attention 0.2, *.mlp.* 0.7",
+        "*.mlp.* 0.7, attention 0.2",
     ]
 
 

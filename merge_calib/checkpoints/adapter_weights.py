@@ -7,7 +7,7 @@ import torch
 
 from merge_calib.checkpoints.checkpoint import Checkpoint
 from merge_calib.checkpoints.names import canonical, kind_of
-from merge_calib.checkpoints.slots import vocabulary
+from merge_calib.checkpoints.slots import EMBEDDING, vocabulary
 from merge_calib.errors import CheckpointError
 
 PREFIX = "base_model.model."  # of all keys: what PEFT wraps a model in
@@ -92,8 +92,10 @@ class Names:
 
     def _is_embedding(self, name: str) -> bool:
         """Whether the tensor has a row for each token."""
-        shape = self.base.tensors[name].shape
-        return kind_of(name) == "embeddings" and len(shape) == 2 and shape[0] == vocabulary(self.base.config)
+        shape, tokens = self.base.tensors[name].shape, vocabulary(self.base.config)
+        if tokens is None:
+            return EMBEDDING.search(canonical(name)) is not None
+        return kind_of(name) == "embeddings" and len(shape) == 2 and shape[0] == tokens
 
 
 def is_head(name: str) -> bool:

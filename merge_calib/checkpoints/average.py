@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from merge_calib.checkpoints.checkpoint import Checkpoint, TensorInfo
-from merge_calib.checkpoints.pair import settings
 from merge_calib.checkpoints.parent import Parent, Weights
+from merge_calib.checkpoints.settings import settings
 from merge_calib.errors import CheckpointError, InputError
 
 

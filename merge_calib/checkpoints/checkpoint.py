@@ -14,7 +14,6 @@ from safetensors import SafetensorError, safe_open
 
 from merge_calib.errors import CheckpointError
 
-FLOAT_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 _DTYPES = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,

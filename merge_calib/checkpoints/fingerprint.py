@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
+from merge_calib.checkpoints.names import is_derived
 from merge_calib.checkpoints.parent import Parent, Weights
+from merge_calib.checkpoints.threads import lone_threads
 from merge_calib.errors import CheckpointError, OutputError
 from merge_calib.files import write_json
 from merge_calib.progress import Advance, ignored
@@ -25,12 +27,35 @@ def fingerprint(parent: Parent, progress: Advance = ignored) -> str:
 
     That of a parent which is computed is made of those of its parts and of how it is computed. Results are cached by
     path, size and time of change of the weight files. `progress` hears the bytes read.
-    Raises CheckpointError naming the first tensor with a NaN or an infinity.
+    Raises CheckpointError naming the first tensor with a NaN or an infinity, but for masks that a model computes.
     """
     hashes = [_of_files(part, progress) for part in parent.parts]
     if parent.recipe is None:
         return hashes[0]
     return hashlib.sha256(json.dumps([parent.recipe, *hashes], sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def fingerprints_beside(parents: Sequence[Parent], progress: Advance = ignored) -> Iterator[Callable[[], list[str]]]:
+    """Make the fingerprints in threads of their own, while other work is done within.
+
+    Gives a function that waits for them and raises what `fingerprint` raises. What goes in the order of the names over
+    the same files meets them in the system's memory.
+    """
+    stopped, lock = threading.Event(), threading.Lock()
+
+    def advance(count: int) -> None:
+        if stopped.is_set():
+            raise InterruptedError("nobody waits for the fingerprint")
+        with lock:
+            progress(count)
+
+    with lone_threads(len(parents), "hashing") as pool:
+        try:
+            hashes = [pool.submit(fingerprint, parent, advance) for parent in parents]
+            yield lambda: [hash.result() for hash in hashes]
+        finally:
+            stopped.set()
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
@@ -65,7 +90,7 @@ def _read_and_hash(weights: Weights, progress: Advance) -> str:
         if name != last:
             digest.update(json.dumps([name, str(info.dtype), list(info.shape)]).encode())
             last = name
-        if not is_finite(block):
+        if not is_derived(name, info.shape) and not is_finite(block):
             raise CheckpointError(_not_finite(weights, name))
         digest.update(block.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         progress(block.numel() * block.element_size())

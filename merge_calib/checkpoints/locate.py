@@ -5,8 +5,10 @@ from pathlib import Path
 
 from merge_calib.errors import CheckpointError, InputError
 
+_SNAPSHOT = re.compile(r"models--([^/]+)/snapshots/([0-9a-f]{40})")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+_PAPERS = ["README.md", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"]  # what a merge's card and folder repeat
 _OTHERS = ["original/*", "consolidated*"]  # the same weights again, in another layout
 
 
@@ -27,7 +29,7 @@ def locate(model: str, flag: str, *, allow_pickle: bool = False, trust_remote_co
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name, _, revision = model.partition("@")
-    patterns = [*_FILES, *(["*.bin"] if allow_pickle else []), *(["*.py"] if trust_remote_code else [])]
+    patterns = [*_FILES, *_PAPERS, *(["*.bin"] if allow_pickle else []), *(["*.py"] if trust_remote_code else [])]
     try:
         return Path(
             snapshot_download(name, revision=revision or None, allow_patterns=patterns, ignore_patterns=_OTHERS)
@@ -37,3 +39,17 @@ def locate(model: str, flag: str, *, allow_pickle: bool = False, trust_remote_co
         raise CheckpointError(
             f"{flag} {model}: there is no such folder, and the hub does not give it: {reason}"
         ) from error
+
+
+def snapshot_of(folder: Path) -> tuple[str, str] | None:
+    """The hub id and the commit of a folder among the hub's downloads; None for any other folder."""
+    found = _SNAPSHOT.fullmatch("/".join(folder.absolute().parts[-3:]))
+    return (found.group(1).replace("--", "/", 1), found.group(2)) if found else None
+
+
+def hub_id(model: str) -> tuple[str, str | None] | None:
+    """The id and the revision in `ORG/NAME[@REVISION]`; None for a folder."""
+    if Path(model).exists() or not _HUB_ID.fullmatch(model):
+        return None
+    name, _, revision = model.partition("@")
+    return name, revision or None

@@ -9,12 +9,15 @@ from typing import Any, Literal
 import torch
 
 from merge_calib.checkpoints.checkpoint import TensorInfo
-from merge_calib.checkpoints.names import canonical, kind_of
+from merge_calib.checkpoints.names import SENSES, canonical, is_derived, kind_of
 from merge_calib.checkpoints.parent import Parent
+from merge_calib.checkpoints.settings import text_config
 
 Side = Literal["base", "aligned"]
 Vocab = Literal["error", "aligned", "base"]
-_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_in|wte|word_embeddings|tok_embeddings)\.weight$")
+EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_in|wte|word_embeddings|tok_embeddings)\.weight$")
+_HEAD = re.compile(r"^(lm_head|embed_out|output|output_layer)\.weight$|\.output_layer\.weight$")
+_ROWS = 4096  # read at once to see whether a head is the embedding
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Slot:
         """Number of elements."""
         return math.prod(self.shape)
 
+    @property
+    def bytes(self) -> int:
+        """What it takes in its dtype."""
+        return self.size * self.dtype.itemsize
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -82,6 +90,28 @@ def is_wrapped(parent: Parent) -> bool:
     return "text_config" in parent.config
 
 
+def stores_tied_head(parent: Parent, names: Mapping[str, str]) -> bool:
+    """Whether the parent ties its head to its embedding and stores the one tensor twice; names: by their short form."""
+    head, embedding = _head(names), _embedding(names)
+    ties = text_config(parent.config).get("tie_word_embeddings", parent.config.get("tie_word_embeddings"))
+    if head is None or embedding is None or not ties:
+        return False
+    one, other = names[head], names[embedding]
+    if parent.tensors[one].shape != parent.tensors[other].shape:
+        return False
+    rows = parent.tensors[one].shape[0]
+    blocks = ((start, min(start + _ROWS, rows)) for start in range(0, rows, _ROWS))
+    return all(torch.equal(parent.read_rows(one, *block), parent.read_rows(other, *block)) for block in blocks)
+
+
+def _head(names: Iterable[str]) -> str | None:
+    return next((short for short in names if kind_of(short) == "head" and _HEAD.search(short)), None)
+
+
+def _embedding(names: Iterable[str]) -> str | None:
+    return next((short for short in names if EMBEDDING.search(short)), None)
+
+
 def vocabulary(config: Mapping[str, Any]) -> int | None:
     """Number of tokens that a config says its model knows."""
     size = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
@@ -96,14 +126,14 @@ class _Matching:
         self._parents: dict[Side, Parent] = {"base": base, "aligned": aligned}
         self._host: Side = "base" if vocab == "base" else "aligned"
         self._other: Side = "aligned" if vocab == "base" else "base"
-        self._names: dict[Side, dict[str, str]] = {
-            side: {canonical(name): name for name in parent.tensors} for side, parent in self._parents.items()
-        }
+        self._names: dict[Side, dict[str, str]] = {side: {} for side in self._parents}
         self._notes: list[str] = []
         self._differences: list[str] = []
         self._vocabularies: set[tuple[int, int]] = set()
 
     def fit(self) -> Fit:
+        for side in self._parents:
+            self._read_names(side)
         if is_wrapped(self._parents["base"]) != is_wrapped(self._parents["aligned"]):
             self._notes.append("one parent is multimodal, the other its text model: tensors are matched without prefix")
         new_head = self._match_heads()
@@ -113,12 +143,26 @@ class _Matching:
         fitting = {slot.name: slot for slot in slots if slot is not None}
         return Fit(self._host, fitting, self._differences, self._notes, new_head, bool(self._vocabularies))
 
+    def _read_names(self, side: Side) -> None:
+        """The names of one parent, without what its model computes, and without a tied head that is stored as well."""
+        names, parent = self._names[side], self._parents[side]
+        derived = 0
+        for name, info in parent.tensors.items():
+            if is_derived(name, info.shape):
+                derived += 1
+            elif names.setdefault(canonical(name), name) != name:
+                self._differences.append(f"{name} and {names[canonical(name)]} of {side} are one tensor by their names")
+        if derived:
+            self._notes.append(f"{derived} tensor(s) of {side} are what its model computes from its config: left out")
+        head = _head(names)
+        if head is not None and stores_tied_head(parent, names):
+            del names[head]
+
     def _match_heads(self) -> str | None:
         """Give a parent that ties its head the embedding for a head; returns a head that the host has not stored."""
         new = None
         for side, other in ((self._host, self._other), (self._other, self._host)):
-            head = next((s for s in self._names[other] if kind_of(s) == "head" and s.endswith("weight")), None)
-            embedding = next((s for s in self._names[side] if _EMBEDDING.search(s)), None)
+            head, embedding = _head(self._names[other]), _embedding(self._names[side])
             if head is None or head in self._names[side] or embedding is None:
                 continue
             self._names[side][head] = self._names[side][embedding]
@@ -142,7 +186,7 @@ class _Matching:
         """Tensors that one parent alone has: those of other senses are kept or left out, others are a difference."""
         for side, other in ((self._host, self._other), (self._other, self._host)):
             lonely = sorted(self._names[side].keys() - self._names[other].keys())
-            strange = [self._names[side][short] for short in lonely if kind_of(short) != "senses"]
+            strange = [self._names[side][short] for short in lonely if kind_of(short) != SENSES]
             if strange:
                 self._differences.append(f"{len(strange)} tensor(s) only in {side}: {listed(strange)}")
             senses = len(lonely) - len(strange)
@@ -163,7 +207,7 @@ class _Matching:
         if other is None:
             return Slot(name, names["base"], names["aligned"], host.shape, 0, self._host, dtype)
         assert aligned is not None
-        if kind_of(short) == "senses" or not (host.dtype.is_floating_point or other.dtype.is_floating_point):
+        if kind_of(short) == SENSES or not (host.dtype.is_floating_point or other.dtype.is_floating_point):
             return Slot(name, names["base"], names["aligned"], aligned.shape, 0, "aligned", dtype)
         if not self._fits(short, name, host, other):
             return None

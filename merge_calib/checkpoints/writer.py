@@ -1,70 +1,65 @@
-"""A merged checkpoint on disk: whole, sharded, with all that the aligned model's folder holds besides weights."""
+"""A merged checkpoint on disk: whole, sharded, with all that a model's folder holds besides weights."""
 
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
-from merge_calib.checkpoints.checkpoint import Checkpoint
+from merge_calib.checkpoints.licences import is_licence
+from merge_calib.checkpoints.pair import ModelPair
+from merge_calib.checkpoints.parent import Parent
+from merge_calib.checkpoints.shards import SHARD_BYTES, Pieces, Stored, index_of, main_dtype, plan_shards, write_shards
 from merge_calib.errors import OutputError
-from merge_calib.files import written_whole
+from merge_calib.files import ended_gently, written_whole
+from merge_calib.progress import Advance, ignored
 
-SHARD_BYTES = 5_000_000_000
-_WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".msgpack", ".h5", ".index.json")
+_COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.vocab", "*.bpe", "*.spm", "*.py")
+_TOKENIZER = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "*.jinja"),
+    *("vocab*", "merges.txt", "*.model", "*.tiktoken", "*.spm", "*.bpe"),
+)
+_NOT_COPIED = (
+    *("config.json", "adapter_config.json", "quantize_config.json", "merge_calib.json", "*.index.json"),
+    *("trainer_state.json", "training_args.json", "*_results.json", "requirements*"),
+)
+_TEMPLATES = "additional_chat_templates"
 
 
 def write_checkpoint(
     folder: Path,
-    aligned: Checkpoint,
-    dtypes: Mapping[str, torch.dtype],
-    tensor: Callable[[str], torch.Tensor],
-    provenance: Mapping[str, Any],
+    pair: ModelPair,
+    tensors: Mapping[str, Stored],
+    pieces: Pieces,
+    texts: Callable[[], Mapping[str, str]],
+    *,
+    copies: Mapping[str, Path] | None = None,
     shard_bytes: int = SHARD_BYTES,
+    progress: Advance = ignored,
+    workers: int | None = None,
 ) -> None:
     """Write a checkpoint into `folder`, replacing it only when all is on disk.
 
-    dtypes: the dtype each tensor will have, by name; tensor: gives a tensor by name, called once for each
-    provenance: written as merge_calib.json. Config, tokenizer, chat template and generation config are those of
-    `aligned`. Raises OutputError where the disk is too small or writing fails; `folder` is then as it was.
+    tensors: what each tensor will be, by name, in the order in which files are filled
+    pieces, progress, workers: see `write_shards`; texts: gives further text files by name when the weights are written
+    copies: further files by the name that they get. Config and tokenizer, chat template and generation config are
+    those of `pair` and its host. Raises OutputError where the disk is too small or writing fails, or the process is
+    told to end; `folder` is then as it was.
     """
-    sizes = {name: torch.Size(aligned.tensors[name].shape).numel() * dtypes[name].itemsize for name in dtypes}
-    shards = _shards(sizes, shard_bytes)
-    _require_space(folder.parent, sum(sizes.values()))
-    with written_whole(folder) as partial:
+    shards = plan_shards(tensors, shard_bytes)
+    _require_space(folder.parent, sum(shard.size for shard in shards))
+    with ended_gently(), written_whole(folder) as partial:
         partial.mkdir(parents=True)
-        _copy_companions(aligned.folder, partial)
-        _write_config(partial, aligned.config, dtypes)
-        for file, names in shards.items():
-            _save({name: tensor(name).contiguous() for name in names}, partial / file)
-            shutil.copymode(partial / "config.json", partial / file)  # safetensors lets the owner alone read it
+        _copy_companions(pair.host, partial)
+        for name, path in (copies or {}).items():
+            shutil.copyfile(path, partial / name)
+        _write_text(partial / "config.json", _json(_config(pair.config, tensors)))
+        write_shards(partial, shards, pieces, progress, workers)
         if len(shards) > 1:
-            index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": _weight_map(shards)}
-            _write_json(partial / "model.safetensors.index.json", index)
-        _write_json(partial / "merge_calib.json", provenance)
-
-
-def _shards(sizes: Mapping[str, int], limit: int) -> dict[str, list[str]]:
-    """File name -> tensors, filled in order; a tensor larger than the limit has a file of its own."""
-    groups: list[list[str]] = [[]]
-    filled = 0
-    for name, size in sizes.items():
-        if groups[-1] and filled + size > limit:
-            groups.append([])
-            filled = 0
-        groups[-1].append(name)
-        filled += size
-    if len(groups) == 1:
-        return {"model.safetensors": groups[0]}
-    return {f"model-{i:05d}-of-{len(groups):05d}.safetensors": names for i, names in enumerate(groups, 1)}
-
-
-def _weight_map(shards: Mapping[str, list[str]]) -> dict[str, str]:
-    return {name: file for file, names in shards.items() for name in names}
+            _write_text(partial / "model.safetensors.index.json", index_of(shards, tensors))
+        for name, text in texts().items():
+            _write_text(partial / name, text)
 
 
 def _require_space(place: Path, needed: int) -> None:
@@ -76,25 +71,49 @@ def _require_space(place: Path, needed: int) -> None:
         raise OutputError(f"{sizes}; it was not written, all else is kept")
 
 
-def _copy_companions(source: Path, target: Path) -> None:
-    for path in sorted(source.iterdir()):
-        keep = not path.name.endswith(_WEIGHT_ENDINGS) and not path.name.startswith(".")
-        if path.is_file() and keep and path.name not in ("config.json", "README.md", "merge_calib.json"):
-            shutil.copyfile(path, target / path.name)
+def _copy_companions(host: Parent, target: Path) -> None:
+    """Copy what is neither weights nor config: from the host's folder, and what that lacks from its model's.
+
+    A tokenizer is not mixed from both: where the host's folder, which may be an adapter's, has one, all of it is that.
+    """
+    files = _companions(host.folder)
+    has_tokenizer = any(name.startswith(("tokenizer", "vocab")) for name in files)
+    for name, path in _companions(host.shape.folder).items():
+        if name not in files and not (has_tokenizer and _matches(name, _TOKENIZER)):
+            files[name] = path
+    for name, path in sorted(files.items()):
+        (target / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target / name)
 
 
-def _write_config(target: Path, config: Mapping[str, Any], dtypes: Mapping[str, torch.dtype]) -> None:
-    kinds = [str(dtype).removeprefix("torch.") for dtype in dtypes.values() if dtype.is_floating_point]
+def _companions(folder: Path) -> dict[str, Path]:
+    paths = [*folder.glob("[!.]*"), *(folder / _TEMPLATES).glob("*.jinja")]
+    named = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
+    return {
+        name: path
+        for name, path in named.items()
+        if _matches(name, _COMPANIONS) and not _matches(name, _NOT_COPIED) and not is_licence(name)
+    }
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _config(config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> dict[str, Any]:
+    """The config with the dtype that most weights have, also where a multimodal model repeats it for its text."""
+    dtype = str(main_dtype(tensors)).removeprefix("torch.")
     written = {key: value for key, value in config.items() if key not in ("torch_dtype", "dtype", "_name_or_path")}
-    _write_json(target / "config.json", written | {"dtype": max(set(kinds), key=kinds.count)})
+    text = config.get("text_config")
+    if isinstance(text, dict) and text.keys() & {"dtype", "torch_dtype"}:
+        kept = {key: value for key, value in text.items() if key != "torch_dtype"}
+        written["text_config"] = kept | {"dtype": dtype}
+    return written | {"dtype": dtype}
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise OSError(None, str(error)) from error
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="")

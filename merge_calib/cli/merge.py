@@ -40,7 +40,7 @@ def merge(
     **options: Any,
 ) -> None:
     """Write the checkpoint at one lambda."""
-    from merge_calib.merging.groups import assign
+    from merge_calib.merging.groups import require_groups
     from merge_calib.merging.mergekit import mergekit_config
     from merge_calib.merging.point import MergePoint
     from merge_calib.opening import open_pair
@@ -55,7 +55,7 @@ def merge(
     named = parents_of(options)
     pair = open_pair(named, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     if groups:
-        assign([group for group, _ in groups], pair.names)
+        require_groups([group for group, _ in groups], pair.merged, pair.layers)
     if export_mergekit is not None:
         text = mergekit_config(pair, point, named.base, named.aligned[0], chosen["out_dtype"])
         write_text(export_mergekit, text)

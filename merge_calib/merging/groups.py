@@ -38,6 +38,14 @@ def parse_groups(text: str, layers: int) -> tuple[str, ...]:
     return tuple(found)
 
 
+def require_groups(selectors: Sequence[str], names: Sequence[str], layers: int) -> None:
+    """Raise InputError where these selectors are not groups that cover all tensors without overlapping."""
+    known = parse_groups(",".join(selectors), layers)
+    if known != tuple(selectors):
+        raise InputError(f"--groups: layers:N stands for several groups; each needs its lambda: {', '.join(known)}")
+    assign(selectors, names)
+
+
 def assign(selectors: Sequence[str], names: Iterable[str]) -> dict[str, str]:
     """The selector of each tensor.
 

@@ -115,7 +115,7 @@ def _lams(pair: ModelPair, point: MergePoint) -> dict[str, float]:
     if point.lam is not None:
         return dict.fromkeys(names, point.lam)
     of_group = dict(point.groups)
-    group = assign(tuple(of_group), pair.names)
+    group = assign(tuple(of_group), pair.merged)
     return {name: of_group[group[name]] for name in names}
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -30,6 +29,8 @@ class Merger:
     out_dtype: torch.dtype | None = None
     _resident: dict[tuple[Side, str], torch.Tensor] = field(default_factory=dict, repr=False)
     _seen: dict[tuple[Method, str], Any] = field(default_factory=dict, repr=False)
+    _made: dict[MergePoint, Method] = field(default_factory=dict, repr=False)
+    _groups: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict, repr=False)
 
     def tensor(self, point: MergePoint, name: str, device: torch.device | str = "cpu") -> torch.Tensor:
         """The tensor `name` at `point`, in its stored dtype."""
@@ -45,9 +46,9 @@ class Merger:
         At lambda 0 and 1 the rows are a parent's, bit for bit, in its own dtype. What is not floating, what belongs to
         another sense than text and rows that one parent alone has are copied.
         """
-        slot, device, dtype = self.pair.slots[name], torch.device(device), self.dtype(point, name)
-        lam = self._lam(point, name)
-        method = point.made
+        slot, device, dtype = self.pair.slots[name], _whole(device), self.dtype(point, name)
+        lam = self._lam(point, slot)
+        method = self._method(point)
         source = self._source(point, slot, lam, method)
         seen = None if source else self._look(method, slot, device)
         for start, stop in _steps(slot, 0, slot.common):
@@ -63,9 +64,9 @@ class Merger:
         """The dtype that `tensor` gives: a parent's own where it is a copy of stored bits, else the one asked for."""
         slot = self.pair.slots[name]
         side: Side | None = "base" if point.is_base else "aligned" if point.is_aligned else None
-        if not slot.dtype.is_floating_point or (side is None and slot.common == 0):
-            return slot.dtype
         own = slot.of(side) if side else None
+        if not slot.dtype.is_floating_point or (own is None and slot.common == 0):
+            return slot.dtype
         if side and own is not None and self.pair.parent(side).is_stored:
             return self.pair.parent(side).tensors[own].dtype
         return self.out_dtype or slot.dtype
@@ -73,44 +74,63 @@ class Merger:
     def apply(self, point: MergePoint, targets: Mapping[str, torch.Tensor]) -> None:
         """Overwrite each target, the place of a tensor in a loaded model, with that tensor at `point`.
 
-        Only then is the stored value cast to the target's own dtype, the one that computes.
+        Only then is the stored value cast to the target's own dtype, the one that computes. Places of what is no part
+        of the merge (a tied head that is stored as well) are left alone.
         """
         with torch.no_grad():
             for name, target in targets.items():
-                self._fill(point, name, target)
+                if name in self.pair.slots:
+                    self._fill(point, name, target)
 
     def require_own_places(self, targets: Mapping[str, torch.Tensor]) -> None:
         """Raise CheckpointError where the model holds as one tensor what a parent stores as two different ones."""
         first: dict[tuple[int, tuple[int, ...]], str] = {}
-        for name, target in targets.items():
+        for name, target in ((n, t) for n, t in targets.items() if n in self.pair.slots):
             other = first.setdefault((target.data_ptr(), tuple(target.shape)), name)
             if other == name:
                 continue
             for side in ("base", "aligned"):
-                rows = self.pair.slots[name].rows
-                if not torch.equal(self.pair.read(side, other, 0, rows), self.pair.read(side, name, 0, rows)):
+                if not self._are_equal(side, other, name):
                     raise CheckpointError(
                         f"{other} and {name} are one tensor in the loaded model but differ in "
                         f"{self.pair.parent(side).folder}: its config says that its head is tied, its weights do not"
                     )
 
-    def keep_parents_on(self, device: torch.device, share: float = 0.4) -> bool:
-        """Hold both parents on a GPU where they take at most `share` of its free memory; says whether they do."""
-        free, _total = torch.cuda.mem_get_info(device)
-        if self._parent_bytes > share * free:
+    def _are_equal(self, side: Side, one: str, other: str) -> bool:
+        rows = self.pair.own_rows(side, one)
+        if rows != self.pair.own_rows(side, other):
             return False
-        for name, slot in self.pair.slots.items():
-            for side in ("base", "aligned"):
-                self._resident[side, name] = self.pair.read(side, name, 0, slot.rows).to(device)
+        return not rows or torch.equal(self.pair.read(side, one, 0, rows), self.pair.read(side, other, 0, rows))
+
+    def keep_parents_on(self, device: torch.device, share: float = 0.4) -> bool:
+        """Hold as much of both parents on a GPU as fits into `share` of its free memory; says whether that is all.
+
+        What must be computed comes first: it takes longest to have again.
+        """
+        left = share * torch.cuda.mem_get_info(device)[0]
+        sides: list[Side] = sorted(("base", "aligned"), key=lambda side: self.pair.parent(side).is_stored)
+        for side in sides:
+            for name in self.pair.names:
+                rows = self.pair.own_rows(side, name)
+                if not rows:
+                    continue
+                if left < self.pair.slots[name].bytes:
+                    return False
+                tensor = self.pair.read(side, name, 0, rows)
+                left -= tensor.nbytes
+                if left < 0:
+                    return False
+                self._resident[side, name] = tensor.to(device)
         return True
 
     def facts(self, point: MergePoint, device: torch.device | str = "cpu") -> dict[str, int]:
         """Of slerp, how many of the merged tensors and of their parameters are truly rotated; else nothing."""
-        method = point.made
+        method = self._method(point)
         if not isinstance(method, Slerp):
             return {}
-        merged = [slot for slot in self.pair.slots.values() if slot.common]
-        rotated = [slot for slot in merged if self._look(method, slot, torch.device(device)).is_slerped]
+        slots = (self.pair.slots[name] for name in self.pair.merged)
+        merged = [slot for slot in slots if self._source(point, slot, self._lam(point, slot), method) is None]
+        rotated = [slot for slot in merged if self._look(method, slot, _whole(device)).is_slerped]
         return {
             "tensors": len(merged),
             "slerped_tensors": len(rotated),
@@ -118,24 +138,27 @@ class Merger:
             "slerped_parameters": sum(slot.size for slot in rotated),
         }
 
-    @property
-    def _parent_bytes(self) -> int:
-        """What both parents take as they are read: float32 where they are computed."""
-        slots = self.pair.slots.values()
-        parents = (self.pair.base, self.pair.aligned)
-        return sum(sum(s.size for s in slots) * 4 if not parent.is_stored else parent.bytes for parent in parents)
-
     def _fill(self, point: MergePoint, name: str, target: torch.Tensor) -> None:
         dtype = self.dtype(point, name)
         rows = target if target.dim() else target.reshape(1)
         for start, piece in self.pieces(point, name, target.device):
             rows[start : start + len(piece)].copy_(piece.to(dtype))
 
-    def _lam(self, point: MergePoint, name: str) -> float:
+    def _method(self, point: MergePoint) -> Method:
+        if point not in self._made:
+            self._made[point] = point.made
+        return self._made[point]
+
+    def _lam(self, point: MergePoint, slot: Slot) -> float:
+        """The lambda of a tensor; what is copied has none of its own."""
         if point.lam is not None:
             return point.lam
+        if not slot.common:
+            return 1.0
         selectors = tuple(selector for selector, _ in point.groups)
-        return dict(point.groups)[_groups_of(selectors, self.pair.names)[name]]
+        if selectors not in self._groups:
+            self._groups[selectors] = assign(selectors, self.pair.merged)
+        return dict(point.groups)[self._groups[selectors][slot.name]]
 
     def _source(self, point: MergePoint, slot: Slot, lam: float, method: Method) -> Side | None:
         """The parent that the tensor is a copy of, None where it is merged."""
@@ -162,8 +185,8 @@ class Merger:
 
     def _read(self, side: Side, slot: Slot, start: int, stop: int, device: torch.device) -> torch.Tensor:
         resident = self._resident.get((side, slot.name))
-        if resident is not None and resident.device == device:
-            return resident.reshape(slot.rows, *slot.shape[1:])[start:stop]
+        if resident is not None and resident.device == device and stop <= len(resident):
+            return resident[start:stop]
         rows = self.pair.read(side, slot.name, start, stop)
         if device.type == "cuda":
             return rows.pin_memory().to(device, non_blocking=True)
@@ -206,6 +229,9 @@ def _steps(slot: Slot, start: int, stop: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + step, stop)
 
 
-@lru_cache(maxsize=8)
-def _groups_of(selectors: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
-    return assign(selectors, names)
+def _whole(device: torch.device | str) -> torch.device:
+    """The device with its number, as tensors on it have it."""
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +30,9 @@ class MergePoint:
 
     def __post_init__(self) -> None:
         assert (self.lam is None) == bool(self.groups), "either one lambda or groups"
+        assert all(map(math.isfinite, [self.lam or 0.0, *(lam for _, lam in self.groups)])), "lambdas are finite"
         made = make_method(self.method, dict(self.options))
-        groups = tuple((group, _rounded(lam)) for group, lam in self.groups)
+        groups = tuple(sorted((group, _rounded(lam)) for group, lam in self.groups))
         lam = None if self.lam is None else _rounded(self.lam)
         if len({value for _, value in groups}) == 1:
             lam, groups = groups[0][1], ()
@@ -64,7 +66,7 @@ class MergePoint:
         if self.lam is None:
             content = json.dumps([self.options, self.groups])
             return f"{self.method}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-        options = "".join(f"-{name}-{value:.10g}" for name, value in self.options)
+        options = "".join(f"-{name}-{value}" for name, value in self.options)
         decimals = f"{self.lam:.10f}"
         return f"{self.method}{options}-lambda-{decimals[:-6]}{decimals[-6:].rstrip('0')}"
 

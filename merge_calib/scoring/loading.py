@@ -1,6 +1,6 @@
 """Models, configs and tokenizers as transformers loads them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from merge_calib.checkpoints.checkpoint import Checkpoint
-from merge_calib.checkpoints.pair import ModelPair, require_same_settings
+from merge_calib.checkpoints.parent import Parent
+from merge_calib.checkpoints.settings import require_same_settings
 from merge_calib.errors import CheckpointError
 
 _NO_LIMIT = 1 << 30  # tokenizers write a huge number where there is no limit
@@ -29,10 +30,11 @@ def resolved_config(folder: Path, *, trust_remote_code: bool = False) -> dict[st
     return config
 
 
-def require_same_defaults(pair: ModelPair, *, trust_remote_code: bool = False) -> None:
-    """Raise CheckpointError where the parents' configs differ once what one of them omits is filled in."""
-    configs = [resolved_config(p.shape.folder, trust_remote_code=trust_remote_code) for p in (pair.base, pair.aligned)]
-    require_same_settings(configs[0], configs[1])
+def require_same_defaults(base: Parent, others: Sequence[Parent], *, trust_remote_code: bool = False) -> None:
+    """Raise CheckpointError where the others' configs differ from the base's once what they omit is filled in."""
+    first = resolved_config(base.shape.folder, trust_remote_code=trust_remote_code)
+    for other in others:
+        require_same_settings(first, resolved_config(other.shape.folder, trust_remote_code=trust_remote_code))
 
 
 def longest_context(folder: Path, tokenizer: Any, *, trust_remote_code: bool = False) -> int:

@@ -2,11 +2,12 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
 from merge_calib.checkpoints.checkpoint import Checkpoint
+from merge_calib.checkpoints.names import is_derived
 from merge_calib.errors import CheckpointError
 
 
@@ -15,12 +16,14 @@ def find_places(state: Mapping[str, torch.Tensor], prefix: str, checkpoint: Chec
 
     state: what the model holds by name; prefix: what it puts before the names of its body
     A tensor is found by its name, else by its values under another name, else as a part of a larger one (the experts
-    of a mixture, which transformers stacks). Raises CheckpointError for tensors that are found nowhere, or that could
-    be in several places.
+    of a mixture, which transformers stacks); what a model computes from its config is passed over. Raises
+    CheckpointError for tensors that are found nowhere, or that could be in several places.
     """
     found: dict[str, torch.Tensor] = {}
     lost: dict[str, torch.Tensor] = {}
     for name, value in checkpoint.read_all():
+        if is_derived(name, tuple(value.shape)):
+            continue
         spelled = (name, prefix + name, name.removeprefix(prefix))
         place = next((p for p in spelled if p in state and _holds(state[p], value)), None)
         if place is None:
@@ -72,37 +75,46 @@ def _find_parts(
 
 def _only_part(name: str, value: torch.Tensor, whole: Mapping[str, torch.Tensor]) -> tuple[str, torch.Tensor] | None:
     """The part that holds `value`; of several that do, the one whose numbers (layer, expert) are those of `name`."""
-    numbers = [int(number) for number in re.findall(r"(?<=\.)\d+(?=\.)", name)]
-    holding = []
-    for place, tensor in whole.items():
-        inside = [int(number) for number in re.findall(r"(?<=\.)\d+(?=\.)", place)]
-        if inside != numbers[: len(inside)]:
-            continue
-        holding += [
-            (index in numbers[len(inside) :], place, part)
-            for index, part in _parts(tensor, value.shape)
+    numbers = _numbers(name)
+    near = [(place, tensor, len(_numbers(place))) for place, tensor in whole.items()]
+    near = [(place, tensor, count) for place, tensor, count in near if _numbers(place) == numbers[:count]]
+    for only in (True, False):  # first those with the number of the expert: there may be a hundred others
+        holding = [
+            (place, part)
+            for place, tensor, count in near
+            for part in _parts(tensor, value.shape, numbers[count:] if only else range(len(tensor)))
             if _holds(part, value)
         ]
-    best = [(place, part) for fits, place, part in holding if fits] or [(place, part) for _, place, part in holding]
-    return best[0] if len(best) == 1 else None
+        if holding:
+            return holding[0] if len(holding) == 1 else None
+    return None
 
 
-def _parts(tensor: torch.Tensor, shape: torch.Size) -> Iterator[tuple[int, torch.Tensor]]:
-    """Parts of `tensor` that have `shape`, one of a stack or equal blocks of rows, with their place in the stack."""
+def _numbers(name: str) -> list[int]:
+    """The numbers between dots: layer, expert."""
+    return [int(number) for number in re.findall(r"(?<=\.)\d+(?=\.)", name)]
+
+
+def _parts(tensor: torch.Tensor, shape: torch.Size, places: Iterable[int]) -> Iterator[torch.Tensor]:
+    """Parts of `tensor` that have `shape`: those at `places` of a stack, or equal blocks of rows."""
     if tensor.dim() == len(shape) + 1:
-        for index, inner in enumerate(tensor.unbind()):
+        for inner in (tensor[place] for place in places if place < len(tensor)):
             if inner.shape == shape:
-                yield index, inner
+                yield inner
             else:
-                yield from ((index, block) for _, block in _parts(inner, shape))
+                yield from _parts(inner, shape, ())
     elif tensor.dim() == len(shape) > 0 and tensor.shape[1:] == shape[1:] and tensor.shape[0] > shape[0] > 0:
         blocks, odd = divmod(tensor.shape[0], shape[0])
         if not odd:
-            yield from ((i, tensor.narrow(0, i * shape[0], shape[0])) for i in range(blocks))
+            yield from (tensor.narrow(0, i * shape[0], shape[0]) for i in range(blocks))
 
 
 def _most_alike(name: str, places: list[str]) -> str | None:
-    """The place that shares most of the end of its dotted name with `name`; None where there is no single one."""
+    """The place with the numbers of `name`, or of several that which shares most of the end of the dotted name.
+
+    None where there is no single one.
+    """
+    places = [place for place in places if _numbers(place) == _numbers(name)] or places
     ends = [_common_end(name.split("."), place.split(".")) for place in places]
     return places[ends.index(max(ends))] if places and ends.count(max(ends)) == 1 else None
 

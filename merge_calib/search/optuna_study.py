@@ -47,7 +47,7 @@ class OptunaSearch:
         self._distribution = FloatDistribution(round(low, 4), round(high, 4), step=STEP)
         self._trials = trials
         journal.parent.mkdir(parents=True, exist_ok=True)
-        given = "".join(f" {option} {value:g}" for option, value in self._options)
+        given = "".join(f" {option} {value}" for option, value in self._options)
         name = f"{method}{given} {low:g}:{high:g} seed {seed}, {objective}"
         try:
             self._study = optuna.create_study(
