@@ -5,7 +5,7 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +55,11 @@ class Stored:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file: a header, and where in the file each of its tensors begins, in the order in which they lie there."""
+    """One file: a header, and where in the file each of its tensors lies, from byte to byte, in that order."""
 
     file: str
     header: bytes
-    offsets: Mapping[str, int]
+    places: Mapping[str, tuple[int, int]]
     size: int
 
 
@@ -87,7 +87,7 @@ def index_of(shards: Iterable[Shard], tensors: Mapping[str, Stored]) -> str:
         "total_parameters": sum(stored.elements for stored in tensors.values()),
         "total_size": sum(stored.bytes for stored in tensors.values()),
     }
-    weight_map = {name: shard.file for shard in shards for name in shard.offsets}
+    weight_map = {name: shard.file for shard in shards for name in shard.places}
     return json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2, sort_keys=True) + "\n"
 
 
@@ -104,7 +104,7 @@ def write_shards(
     places = {}
     for shard in shards:
         _reserve(folder / shard.file, shard)
-        places.update({name: (folder / shard.file, offset) for name, offset in shard.offsets.items()})
+        places.update({name: (folder / shard.file, *place) for name, place in shard.places.items()})
     stopped, lock = threading.Event(), threading.Lock()
 
     def advance(count: int) -> None:
@@ -112,7 +112,8 @@ def write_shards(
             progress(count)
 
     def write(name: str) -> None:
-        _write_tensor(*places[name], _until(stopped, pieces, name), advance)
+        if not stopped.is_set():
+            _write_tensor(*places[name], pieces(name), advance, stopped)
 
     with lone_threads(workers or min(_WORKERS, os.cpu_count() or 1), "writing") as pool:
         try:
@@ -133,16 +134,17 @@ def main_dtype(tensors: Mapping[str, Stored]) -> torch.dtype:
 def _plan_shard(file: str, tensors: Mapping[str, Stored]) -> Shard:
     names = sorted(tensors, key=lambda name: (_RANKS[tensors[name].dtype], name))
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    begins, end = {}, 0
+    lies, end = {}, 0
     for name in names:
         stored = tensors[name]
-        begins[name], end = end, end + stored.bytes
-        offsets = [begins[name], end]
-        entries[name] = {"dtype": _DTYPES[stored.dtype], "shape": list(stored.shape), "data_offsets": offsets}
+        begin, end = end, end + stored.bytes
+        lies[name] = begin, end
+        entries[name] = {"dtype": _DTYPES[stored.dtype], "shape": list(stored.shape), "data_offsets": [begin, end]}
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     header = len(text).to_bytes(8, "little") + text
-    return Shard(file, header, {name: len(header) + begin for name, begin in begins.items()}, len(header) + end)
+    places = {name: (len(header) + begin, len(header) + end) for name, (begin, end) in lies.items()}
+    return Shard(file, header, places, len(header) + end)
 
 
 def _reserve(path: Path, shard: Shard) -> None:
@@ -157,14 +159,20 @@ def _reserve(path: Path, shard: Shard) -> None:
         _write_at(file.fileno(), memoryview(shard.header), 0)
 
 
-def _write_tensor(path: Path, offset: int, pieces: Iterable[torch.Tensor], advance: Advance) -> None:
+def _write_tensor(
+    path: Path, begin: int, end: int, pieces: Iterable[torch.Tensor], advance: Advance, stopped: threading.Event
+) -> None:
     descriptor = os.open(path, os.O_WRONLY)
     try:
         for piece in pieces:
             data = piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-            _write_at(descriptor, data, offset)
-            offset += len(data)
+            assert begin + len(data) <= end, "a tensor is larger than planned"
+            _write_at(descriptor, data, begin)
+            begin += len(data)
             advance(len(data))
+            if stopped.is_set():
+                return
+        assert begin == end, "a tensor is smaller than planned"
     finally:
         os.close(descriptor)
 
@@ -173,14 +181,6 @@ def _write_at(descriptor: int, data: memoryview, offset: int) -> None:
     while data:
         count = os.pwrite(descriptor, data, offset)
         data, offset = data[count:], offset + count
-
-
-def _until(stopped: threading.Event, pieces: Pieces, name: str) -> Iterator[torch.Tensor]:
-    if not stopped.is_set():
-        for piece in pieces(name):
-            yield piece
-            if stopped.is_set():
-                return
 
 
 def _finish(tasks: Iterable[Future[None]], files: Sequence[Path]) -> None:

@@ -15,6 +15,7 @@ from merge_calib.merging.point import MergePoint
 from merge_calib.merging.slerp import Slerp
 
 CHUNK = 1 << 19  # elements merged at once: what is computed with stays in the caches of a CPU
+CHUNK_ON_GPU = 1 << 24  # where each of a dozen kernels costs some microseconds, whatever it does
 
 # glibc gives memory back to the system whenever more is free than twice the largest block that was ever freed, and
 # takes it anew for the next piece, which costs three times the arithmetic. After this it keeps up to 64 MiB.
@@ -51,13 +52,13 @@ class Merger:
         method = self._method(point)
         source = self._source(point, slot, lam, method)
         seen = None if source else self._look(method, slot, device)
-        for start, stop in _steps(slot, 0, slot.common):
+        for start, stop in _steps(slot, 0, slot.common, device):
             if source:
                 yield start, self._read(source, slot, start, stop, device).to(dtype)
             else:
                 merged = method.merge(self._piece(slot, start, stop, device), lam, seen)
                 yield start, merged.to(dtype).reshape(stop - start, *slot.shape[1:])
-        for start, stop in _steps(slot, slot.common, slot.rows):
+        for start, stop in _steps(slot, slot.common, slot.rows, device):
             yield start, self._read(source or slot.rest, slot, start, stop, device).to(dtype)
 
     def dtype(self, point: MergePoint, name: str) -> torch.dtype:
@@ -218,13 +219,14 @@ class _Tensor:
         return self.slot.common * self.slot.row_size
 
     def pieces(self) -> Iterator[Piece]:
-        for start, stop in _steps(self.slot, 0, self.slot.common):
+        for start, stop in _steps(self.slot, 0, self.slot.common, self.device):
             yield self.merger._piece(self.slot, start, stop, self.device)
 
 
-def _steps(slot: Slot, start: int, stop: int) -> Iterator[tuple[int, int]]:
+def _steps(slot: Slot, start: int, stop: int, device: torch.device) -> Iterator[tuple[int, int]]:
     """Blocks of rows of at most CHUNK elements, or one row; a vector is not cut."""
-    step = max(1, CHUNK // max(slot.row_size, 1)) if len(slot.shape) > 1 else max(slot.rows, 1)
+    chunk = CHUNK if device.type == "cpu" else CHUNK_ON_GPU
+    step = max(1, chunk // max(slot.row_size, 1)) if len(slot.shape) > 1 else max(slot.rows, 1)
     for first in range(start, stop, step):
         yield first, min(first + step, stop)
 
