@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import csv
+import glob
 import io
 import json
 import os
@@ -26,13 +27,14 @@ def written_whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_orphans(path)
         yield partial
         _sync(partial)
         partial.replace(path)
         sync(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"cannot write {path}: {reason}. What was written before is kept.") from error
+        raise OutputError(f"cannot write {path}: {reason}. It was not written; all else is as it was.") from error
     finally:
         with suppress(OSError):
             _remove(partial)
@@ -74,6 +76,25 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return file.getvalue()
+
+
+def _remove_orphans(path: Path) -> None:
+    """Remove what processes that are gone left of `path`."""
+    begin = f".{path.name}.partial-"
+    for orphan in path.parent.glob(f"{glob.escape(begin)}*"):
+        number = orphan.name.removeprefix(begin)
+        if number.isdecimal() and int(number) != os.getpid() and not _is_running(int(number)):
+            _remove(orphan)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is there, and somebody else's
+    return True
 
 
 def remove_partial(folder: Path) -> None:

@@ -13,6 +13,7 @@ from merge_calib.checkpoints.names import layer_of
 from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.checkpoints.parent import Parent
 from merge_calib.checkpoints.slots import Side, is_wrapped, listed
+from merge_calib.checkpoints.writer import has_tokenizer
 from merge_calib.merging.methods import METHODS
 from merge_calib.sampling import slots_by_kind
 
@@ -101,7 +102,11 @@ def _tokenizers(pair: ModelPair) -> str:
             if files[0].read_bytes() == files[1].read_bytes():
                 return f"{name} is the same in both, byte for byte"
             return _vocabularies(files) if name == "tokenizer.json" else f"not compared: {name} differs"
-    return "not compared: there is no tokenizer.json in both"
+    lacking = [side for side in _SIDES if not has_tokenizer(pair.parent(side))]
+    if lacking:
+        fate = "; so a merge has none" if pair.fit.host in lacking else ""
+        return f"{' and '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} none{fate}"
+    return "not compared: they are of different kinds"
 
 
 def _vocabularies(files: list[Path]) -> str:

@@ -92,7 +92,7 @@ def grid_of(plan: SweepPlan, pair: ModelPair) -> Grid | None:
     if plan.group_lambdas and set(plan.group_lambdas) != set(selectors):
         strange = sorted(set(plan.group_lambdas) ^ set(selectors))[0]
         raise InputError(f"--lambdas and --groups disagree about {strange!r}; the groups are {', '.join(selectors)}")
-    require_groups(selectors, pair.merged, pair.layers)
+    require_groups(selectors, pair.merged, pair.layers, "--groups" if plan.groups else "--lambdas")
     groups = {selector: plan.group_lambdas.get(selector, plan.lambdas) for selector in selectors}
     return Grid(product(plan.method, plan.options, groups))
 

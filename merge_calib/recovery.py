@@ -19,7 +19,7 @@ from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.checkpoints.provenance import SIDES, card_parent, licences_of, parent_record
 from merge_calib.checkpoints.shards import SHARD_BYTES, Stored, main_dtype
 from merge_calib.checkpoints.slots import Side
-from merge_calib.checkpoints.writer import write_checkpoint
+from merge_calib.checkpoints.writer import has_tokenizer, write_checkpoint
 from merge_calib.errors import CheckpointError
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # importing them takes seconds, and whoever merely merges nee
     from merge_calib.preparation import Preparation
     from merge_calib.results import Results
 
-Hashes = Callable[[], Sequence[str]]
+Hashes = Callable[[], Sequence[str | None]]
 
 
 def recover(prepared: "Preparation", results: "Results", watch: Watch = unwatched) -> None:
@@ -67,20 +67,22 @@ def write_point(
     shard_bytes: int = SHARD_BYTES,
     watch: Watch = unwatched,
     measured: Measured | None = None,
+    *,
+    hashes_parents: bool = True,
 ) -> None:
     """Write the checkpoint of any point into `folder`; at lambda 0 and 1 the weights are the parent's own.
 
     provenance: more for merge_calib.json; under `base` and `aligned` the `model` as it was given and, where it is
         known, its `sha256`: what is not known is hashed while the weights are merged
-    measured: for the model card
+    measured: for the model card; hashes_parents: whether parents whose hash is not known are hashed
     Raises CheckpointError naming a tensor of the merge or of a parent that is not finite, and OutputError where the
     disk is full; nothing is left behind then.
     """
     merger = Merger(pair, out_dtype)
     tensors = {name: Stored(pair.slots[name].shape, merger.dtype(point, name)) for name in in_model_order(pair.names)}
-    merge = _Merge(pair, point, folder.name, tensors, provenance, licences_of(pair), measured)
+    merge = _Merge(pair, point, folder.name, tensors, provenance, licences_of(pair), measured, merger.facts(point))
     size = sum(stored.bytes for stored in tensors.values())
-    with _hashes(pair, provenance, watch) as hashes:
+    with _hashes(pair, provenance, watch if hashes_parents else None) as hashes:
         write_checkpoint(
             folder,
             pair,
@@ -105,8 +107,9 @@ class _Merge:
     provenance: Mapping[str, Any]
     licences: Sequence[tuple[str, Licence]]
     measured: Measured | None
+    facts: Mapping[str, int]
 
-    def texts(self, hashes: Sequence[str]) -> dict[str, str]:
+    def texts(self, hashes: Sequence[str | None]) -> dict[str, str]:
         """Both files by name; hashes: of the base and of the aligned model."""
         parents = {
             side: parent_record(self.pair.parent(side), self.provenance.get(side, {}), sha256)
@@ -114,6 +117,8 @@ class _Merge:
         }
         made = {"dtype": self._dtype, "merge_calib": merge_calib.__version__}
         about = self.point.record() | made | dict(self.provenance) | parents
+        if self.facts:
+            about["merge"] = self.facts
         record = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
         return {"merge_calib.json": record, "README.md": self._card(parents).text()}
 
@@ -122,6 +127,8 @@ class _Merge:
         return Card(
             name=self.name,
             point=self.point.record(),
+            facts=self.facts,
+            has_tokenizer=has_tokenizer(self.pair.host),
             dtype=self._dtype,
             parents=tuple(card_parent(side, record) for side, record in parents.items()),
             standing=standing,
@@ -136,10 +143,10 @@ class _Merge:
         return str(main_dtype(self.tensors)).removeprefix("torch.")
 
 
-def _hashes(pair: ModelPair, provenance: Mapping[str, Any], watch: Watch) -> AbstractContextManager[Hashes]:
-    """The fingerprints of both parents, as far as they are not known already."""
+def _hashes(pair: ModelPair, provenance: Mapping[str, Any], watch: Watch | None) -> AbstractContextManager[Hashes]:
+    """The fingerprints of both parents, as far as they are not known already; None where they are not wanted."""
     known = [provenance.get(side, {}).get("sha256") for side in SIDES]
-    if all(known):
+    if all(known) or watch is None:
         return nullcontext(lambda: known)
     parents = [pair.parent(side) for side in SIDES]
     return fingerprints_beside(parents, watch("hashing both parents", sum(p.bytes for q in parents for p in q.parts)))
@@ -160,9 +167,10 @@ def _measured(results: "Results", point: MergePoint) -> Measured:
 
     confidence = results.confidences[0]
     models = {"base": MergePoint("linear", 0.0), "this merge": point, "aligned": MergePoint("linear", 1.0)}
+    tasks = results.tasks_of(confidence)
     rows = [
         {"model": model, "split": "all", "task": task, **_numbers(found)}
-        for task in (*results.tasks_of(confidence), MEAN)
+        for task in (*tasks, *([MEAN] if len(tasks) > 1 else []))
         for model, place in models.items()
         if (found := results.get(place, task, confidence)) is not None
     ]

@@ -9,7 +9,8 @@ import torch
 
 from merge_calib.checkpoints.names import KINDS, kind_of
 from merge_calib.checkpoints.pair import ModelPair
-from merge_calib.checkpoints.slots import Side, Slot
+from merge_calib.checkpoints.slots import Side, Slot, listed
+from merge_calib.errors import CheckpointError
 from merge_calib.merging.slerp import Angle
 from merge_calib.progress import Watch, unwatched
 
@@ -119,6 +120,13 @@ def blocks(rows: int, row_size: int) -> list[tuple[int, int]]:
     return [(start, start + length) for start in starts]
 
 
+def require_finite(found: Mapping[str, Sampled]) -> None:
+    """Raise CheckpointError naming what is NaN or infinite in the sample."""
+    bad = [entry for sampled in found.values() for entry in sampled.bad]
+    if bad:
+        raise CheckpointError(f"these two cannot be merged: NaN or infinite values, {listed(bad)}")
+
+
 def describe_sample(found: Mapping[str, Sampled]) -> str:
     """A table with a row for each kind of module and one for all."""
     everything = reduce(Sampled.__add__, found.values(), Sampled())
@@ -139,8 +147,7 @@ def describe_sample(found: Mapping[str, Sampled]) -> str:
         "delta is ||aligned - base|| / ||base||, largest delta that of one tensor; equal are elements that alignment",
         "left as they were; slerp turns tensors that are apart enough for an arc (|cos| <= .9995), not others.",
     ]
-    bad = [f"NaN or infinite, which no merge takes: {entry}" for entry in everything.bad]
-    return "\n".join([*table, "", *legend, *bad])
+    return "\n".join([*table, "", *legend])
 
 
 def _cells(kind: str, found: Sampled) -> list[str]:

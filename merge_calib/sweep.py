@@ -44,7 +44,7 @@ def sweep(plan: SweepPlan, watch: Watch = unwatched) -> Results:
         experiment.measure_all()
         results = Results.of(run)
         results.write()
-        recover(prepared, results)
+        recover(prepared, results, watch)
     return results
 
 

@@ -265,7 +265,7 @@ def test_an_interrupt_ends_with_130_and_says_that_it_can_go_on(call, pair_folder
     monkeypatch.setattr("merge_calib.measuring.score", interrupted)
     code, _, said = call(*sweep_of(pair_folders, questions), "--out", tmp_path / "out")
     assert code == 130
-    assert "the same command goes on from there" in said
+    assert "goes on when the same command is given again" in said
 
 
 def test_help_starts_without_loading_torch():

@@ -1,7 +1,10 @@
 """`merge-calib merge` and `sweep` with methods, groups, adapters and averages, as typed, and every bad input."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -85,9 +88,9 @@ def test_notes_on_the_pair_are_printed(call, pair_folders, tmp_path):
         ("0.4", ("--density", "0.5"), "--density is no option of --method linear; ties, dare_linear"),
         ("0.4", ("--method", "sleep"), "--method sleep is unknown; allowed: linear, slerp"),
         ("mlp=0.4", (), "leave 15 tensor(s) without a lambda"),
-        ("mlp=0.4;*.up_proj.*=1;rest=1", (), "--groups overlap: mlp and *.up_proj.* both match"),
+        ("mlp=0.4;*.up_proj.*=1;rest=1", (), "--lambda: groups overlap: mlp and *.up_proj.* both match"),
         ("*.router.*=0.4;rest=1", (), "*.router.* matches no tensor of these models"),
-        ("layers:4-9=0.4;rest=1", (), "layers:4-9 matches no tensor of these models"),
+        ("layers:4-9=0.4;rest=1", (), "--lambda 'layers:4-9': the layers of these models are 0 to 1"),
         ("atention=0.4;rest=1", (), "'atention' is unknown"),
         ("four", (), "--lambda 'four' is neither a number nor GROUP=NUMBER"),
         ("nan", (), "--lambda must lie between"),
@@ -147,6 +150,65 @@ def test_a_recipe_may_hold_methods_groups_and_several_models(call, pair_folders,
         "{'mlp': 0.5, 'rest': 0.0}",
     ]
     assert {str(point["options"]) for point in points} == {"{'density': 0.5}"}
+
+
+def test_a_merge_that_fails_exports_nothing(call, pair_folders, tmp_path):
+    folders = [shutil.copytree(folder, tmp_path / "models" / folder.name) for folder in pair_folders]
+    tensors = load_file(folders[1] / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, folders[1] / "model.safetensors", metadata={"format": "pt"})
+    refused(call, tmp_path, *merge_of(folders, "0.4", "--export-mergekit", tmp_path / "merge.yaml"))
+    assert not (tmp_path / "merge.yaml").exists()
+    same = call(*merge_of(pair_folders, "0.4", "--export-mergekit", tmp_path / "x", "--out", tmp_path / "x"))
+    assert same[0] == 1
+    assert "--out and --export-mergekit are both" in same[2]
+    assert not (tmp_path / "x").exists()
+
+
+def test_parents_need_not_be_hashed(call, pair_folders, tmp_path):
+    code, _, said = call(*merge_of(pair_folders, "0.4", "--no-hash", "--out", tmp_path / "out"))
+    assert (code, said) == (0, "")
+    record = json.loads((tmp_path / "out" / "merge_calib.json").read_text())
+    assert record["base"]["sha256"] is None
+    assert "fingerprint" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_one_model_given_twice_is_refused(call, pair_folders, tmp_path):
+    twice = merge_of(pair_folders, "0.4", "--aligned", pair_folders[1])
+    assert "are the same model" in refused(call, tmp_path, *twice)
+    assert "are the same model" in refused(call, tmp_path, *merge_of((pair_folders[0],) * 2, "0.4"))
+
+
+def test_a_merge_without_a_tokenizer_says_so(call, pair_folders, tmp_path):
+    folders = [shutil.copytree(folder, tmp_path / "models" / folder.name) for folder in pair_folders]
+    for path in folders[1].glob("tokenizer*"):
+        path.unlink()
+    code, printed, _ = call(*merge_of(folders, "0.4", "--out", tmp_path / "out"))
+    assert code == 0
+    assert "has no tokenizer, and so the merge has none" in printed
+    assert "AutoTokenizer" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_card_names_adapters_averages_and_only_real_ids_of_the_hub(call, pair_folders, tmp_path):
+    third = save_model(tiny_llama(5), tmp_path / "third", torch.bfloat16)
+    call(*merge_of(pair_folders, "0.5", "--aligned", third, "--aligned-weights", "1,3", "--out", tmp_path / "out"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "average of 0.25 aligned, 0.75 third" in card
+    assert "base_model" not in card  # folders are no models of the hub
+    assert str(tmp_path) not in card
+
+
+def test_what_a_killed_merge_left_is_removed_by_the_next_one(call, pair_folders, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    orphan, alive = (tmp_path / f".out.partial-{process}" for process in (dead.pid, os.getppid()))
+    for folder in (orphan, alive):
+        folder.mkdir()
+        (folder / "model.safetensors").write_text("half")
+    code, _, _ = call(*merge_of(pair_folders, "0.4", "--out", tmp_path / "out"))
+    assert code == 0
+    assert not orphan.exists()
+    assert alive.exists()
 
 
 def test_merge_exports_the_configuration_for_mergekit(call, pair_folders, tmp_path):

@@ -94,6 +94,8 @@ def test_blocks_of_layers_are_of_even_size_and_leave_none_out():
         ("layers:3,rest", "number of blocks must lie between 1 and the 2 layers"),
         ("atention,rest", "--groups 'atention' is unknown; allowed: layers:N"),
         ("", "--groups '' is unknown"),
+        ("layers:0-2,rest", "--groups 'layers:0-2': the layers of these models are 0 to 1"),
+        ("layers:1-0,rest", "--groups 'layers:1-0': the layers of these models are 0 to 1"),
         ("mlp,mlp,rest", "--groups names 'mlp' twice"),
     ],
 )
@@ -108,7 +110,7 @@ def test_groups_that_are_none_are_refused(text, message):
         (("attention", "*.q_proj.*", "rest"), r"overlap: attention and \*.q_proj.\* both match model.layers.0"),
         (("layers:0-1", "mlp", "rest"), "overlap: layers:0-1 and mlp both match"),
         (("*.router.*", "rest"), r"--groups: \*.router.\* matches no tensor of these models"),
-        (("layers:0-1",), r"leave 3 tensor.s. without a lambda, the first is lm_head.weight .head.: .* add rest"),
+        (("layers:0-1",), r"leave 3 tensor.s. without a lambda, first lm_head.weight .head.: .* add rest"),
         (("layers:0-1", "embeddings", "final_norm", "head", "rest"), "--groups: rest matches no tensor"),
     ],
 )

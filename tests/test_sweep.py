@@ -434,8 +434,10 @@ def test_a_damaged_study_is_named_and_costs_no_measurement(pair_folders, questio
 
 
 def test_the_same_weights_on_both_sides_are_refused(pair_folders, questions, tmp_path):
-    with pytest.raises(InputError, match="hold the same weights"):
-        sweep(plan((pair_folders[0], pair_folders[0]), questions, tmp_path / "out"))
+    copy = shutil.copytree(pair_folders[0], tmp_path / "copy")
+    for aligned, message in ((pair_folders[0], "are the same model"), (copy, "hold the same weights")):
+        with pytest.raises(InputError, match=message):
+            sweep(plan((pair_folders[0], aligned), questions, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from merge_calib.checkpoints.licences import Standing
@@ -19,14 +19,15 @@ Row = Mapping[str, Any]
 class CardParent:
     """A parent as the card names it.
 
-    model: as the user gave it; ids: hub ids, or else names, of all models it is made of; revision: of each that has one
+    model: how it is called; ids: the hub ids of the models it is made of; revision: of each that has one
+    sha256: its fingerprint, None where it was not made
     """
 
     side: str
     model: str
     ids: tuple[str, ...]
     revision: str | None
-    sha256: str
+    sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Card:
-    """All that a model card says. point: as `MergePoint.record` gives it; version: of merge-calib."""
+    """All that a model card says.
+
+    point: as `MergePoint.record` gives it; version: of merge-calib; facts: as `Merger.facts` gives them
+    """
 
     name: str
     point: Mapping[str, Any]
@@ -57,18 +61,21 @@ class Card:
     licence_files: tuple[str, ...]
     version: str
     measured: Measured | None = None
+    facts: Mapping[str, int] = field(default_factory=dict)
+    has_tokenizer: bool = True
 
     def text(self) -> str:
         """The card, Markdown below YAML."""
-        parts = [self._about(), self._parents(), self._merging(), self._measured(), self._licence(), _USE]
+        parts = [self._about(), self._parents(), self._merging(), self._measured(), self._licence(), self._use()]
         return _front_matter(self._metadata()) + "\n" + "\n".join(part for part in parts if part)
 
     def _metadata(self) -> dict[str, str | list[str]]:
         licence = self.standing.licence
         known = {"license": licence.id, "license_name": licence.name, "license_link": self.licence_link}
+        ids = list(dict.fromkeys(id for parent in self.parents for id in parent.ids))
+        parents: dict[str, str | list[str]] = {"base_model": ids, "base_model_relation": "merge"}
         return {
-            "base_model": list(dict.fromkeys(id for parent in self.parents for id in parent.ids)),
-            "base_model_relation": "merge",
+            **(parents if ids else {}),
             "library_name": "transformers",
             "tags": ["merge", "merge-calib"],
             **{key: value for key, value in known.items() if value is not None and licence.id is not None},
@@ -93,7 +100,8 @@ class Card:
         rows = [
             [parent.side, _code(parent.model), _code(parent.revision), _code(parent.sha256)] for parent in self.parents
         ]
-        return "## Parents\n\n" + _table(["", "model", "revision", "SHA-256 of the weights"], rows)
+        note = "\nA fingerprint is the SHA-256 of all names, dtypes, shapes and values, however they lie in files.\n"
+        return "## Parents\n\n" + _table(["", "model", "revision", "fingerprint"], rows) + note
 
     def _merging(self) -> str:
         lines = [f"- method: {_code(self.point['method'])}"]
@@ -102,7 +110,10 @@ class Card:
             lines += [f"- lambda of {_code(group)}: {lam:.10g}" for group, lam in self.point["groups"].items()]
         else:
             lines.append(f"- lambda: {self.point['lambda']:.10g}")
-        lines.append(f"- weights are stored as {_code(self.dtype)}; what was computed was so in float32, rounded once")
+        if self.facts:
+            share = f"{self.facts['slerped_tensors']} of {self.facts['tensors']} tensors"
+            lines.append(f"- truly turned: {share}; the others have all but one direction and were merged linearly")
+        lines.append(f"- merged in float32, rounded once to {_code(self.dtype)}")
         return "## How it was made\n\n" + "".join(f"{line}\n" for line in lines)
 
     def _measured(self) -> str:
@@ -128,16 +139,15 @@ class Card:
         copied = f"\nWhat the parents say is in {files}.\n" if files else ""
         return f"## Licence\n\n{_plain(self.standing.why)}\n{copied}"
 
-
-_USE = """## How to load it
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("PATH")  # of this folder, or its id on the hub
-tokenizer = AutoTokenizer.from_pretrained("PATH")
-```
-"""
+    def _use(self) -> str:
+        """How to load it; without a tokenizer, the model alone."""
+        names = "AutoModelForCausalLM, AutoTokenizer" if self.has_tokenizer else "AutoModelForCausalLM"
+        tokenizer = 'tokenizer = AutoTokenizer.from_pretrained("PATH")\n' if self.has_tokenizer else ""
+        return (
+            f"## How to load it\n\n```python\nfrom transformers import {names}\n\n"
+            'model = AutoModelForCausalLM.from_pretrained("PATH")  # of this folder, or its id on the hub\n'
+            f"{tokenizer}```\n"
+        )
 
 
 def _front_matter(metadata: Mapping[str, str | Sequence[str]]) -> str:

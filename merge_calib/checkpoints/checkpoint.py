@@ -137,7 +137,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{folder} is a PEFT adapter; a full checkpoint is needed here: merge it into its model first"
         )
     if not path.exists():
-        raise CheckpointError(f"{folder} is no model folder: it has no config.json")
+        half = any(folder.glob("adapter_model.*"))
+        hint = "; it has an adapter's weights, but no adapter_config.json" if half else ""
+        raise CheckpointError(f"{folder} is no model folder: it has no config.json{hint}")
     config = read_json(path)
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} does not hold a JSON object")

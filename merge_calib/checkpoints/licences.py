@@ -151,7 +151,7 @@ def _said(who: str, licence: Licence) -> str:
 
 def _front_matter(path: Path) -> dict[str, Any]:
     """The YAML at the top of a model card; nothing where there is none or it cannot be read."""
-    from yaml import YAMLError, safe_load  # type: ignore[import-untyped]  # late: most commands need no YAML
+    from yaml import YAMLError, safe_load  # late: most commands need no YAML
 
     try:
         text = path.read_text(encoding="utf-8").lstrip("\ufeff")

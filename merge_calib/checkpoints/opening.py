@@ -45,10 +45,19 @@ class Parents:
         opener = Opener(self.adapter_base, allow_pickle, trust_remote_code)
         base = opener.open(self.base, "--base")
         several = [opener.open(model, "--aligned") for model in self.aligned]
+        self._require_others([base, *several])
         if self.adapter_base is not None and not opener.adapters:
             raise InputError(f"--adapter-base {self.adapter_base}: neither --base nor --aligned is an adapter")
         aligned = several[0] if len(several) == 1 else Average.of(several, self.aligned_weights)
         return ModelPair(base, aligned, self.vocab)
+
+    def _require_others(self, parents: list[Parent]) -> None:
+        """Raise InputError where one model is given twice."""
+        names = [f"--base {self.base}", *(f"--aligned {model}" for model in self.aligned)]
+        files = [[file.resolve() for part in parent.parts for file in part.files] for parent in parents]
+        for i, name in enumerate(names):
+            if files[i] in files[:i]:
+                raise InputError(f"{names[files.index(files[i])]} and {name} are the same model")
 
 
 class Opener:
@@ -70,7 +79,7 @@ class Opener:
         if named is None:
             raise InputError(f"{flag} {model} is an adapter that names no model: say --adapter-base MODEL")
         try:
-            below = Checkpoint.open(locate(named, "--adapter-base", **self._reading), allow_pickle=allow_pickle)
+            below = Checkpoint.open(locate(named, "its model", **self._reading), allow_pickle=allow_pickle)
         except MergeCalibError as error:
             hint = "" if self._adapter_base else "; --adapter-base MODEL says where that model is"
             raise type(error)(f"{flag} {model} is an adapter of {named}: {error}{hint}") from error

@@ -36,7 +36,8 @@ class ModelPair:
         ]
         if found:
             listed = "\n".join(f"  - {difference}" for difference in found)
-            raise CheckpointError(f"{self.base.folder} and {self.aligned.folder} cannot be merged:\n{listed}")
+            base, aligned = (parent.parts[-1].files[0].parent for parent in (self.base, self.aligned))
+            raise CheckpointError(f"{base} and {aligned} cannot be merged:\n{listed}")
 
     @classmethod
     def open(cls, base: Path, aligned: Path, *, allow_pickle: bool = False, vocab: Vocab = "aligned") -> "ModelPair":

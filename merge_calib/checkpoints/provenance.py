@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from merge_calib.checkpoints.adapter import Adapted
+from merge_calib.checkpoints.average import Average
 from merge_calib.checkpoints.card import CardParent
 from merge_calib.checkpoints.licences import Licence, read_licence
 from merge_calib.checkpoints.locate import hub_id, snapshot_of
@@ -15,18 +17,28 @@ SIDES: tuple[Side, Side] = ("base", "aligned")
 _CALLED = {"base": "base", "aligned": "aligned model"}
 
 
-def parent_record(parent: Parent, given: Mapping[str, Any], sha256: str) -> dict[str, Any]:
+def parent_record(parent: Parent, given: Mapping[str, Any], sha256: str | None) -> dict[str, Any]:
     """What merge_calib.json says of a parent; `given` is what the caller knows: `model`, and `models` where there are
     several."""
     model = given.get("model", parent.folder.name)
-    return {**given, "model": model, "revision": _revision(model, _folders(parent)), "sha256": sha256}
+    more: dict[str, Any] = {}
+    if isinstance(parent, Adapted):
+        more["adapter_on"] = _name(parent.shape.folder)
+    if isinstance(parent, Average):
+        more["weights"] = list(parent.weights)
+    return {**given, "model": model, **more, "revision": _revision(model, _folders(parent)), "sha256": sha256}
 
 
 def card_parent(side: Side, record: Mapping[str, Any]) -> CardParent:
     """What the card says of a parent that `record` describes."""
-    models = record.get("models") or [record["model"]]
-    ids = tuple(_id(str(model)) for model in models)
-    return CardParent(side, str(record["model"]), ids, record["revision"], record["sha256"])
+    models = [str(model) for model in record.get("models") or [record["model"]]]
+    named = [_id(model) or _name(Path(model).absolute()) for model in models]
+    if "weights" in record:
+        said = "average of " + ", ".join(f"{w:.4g} {name}" for w, name in zip(record["weights"], named, strict=True))
+    else:
+        said = named[0] + (f", an adapter on {record['adapter_on']}" if "adapter_on" in record else "")
+    ids = tuple(id for id in map(_id, models) if id is not None)
+    return CardParent(side, said, ids, record["revision"], record["sha256"])
 
 
 def licences_of(pair: ModelPair) -> list[tuple[str, Licence]]:
@@ -59,7 +71,7 @@ def _name(folder: Path) -> str:
     return (snapshot_of(folder) or (folder.name, ""))[0]
 
 
-def _id(model: str) -> str:
-    """A hub id, or else the name of a folder."""
-    known = hub_id(model)
-    return known[0] if known else _name(Path(model).absolute())
+def _id(model: str) -> str | None:
+    """The hub id of a model, also of one in the folder of a download; None for any other folder."""
+    known = hub_id(model) or snapshot_of(Path(model).absolute())
+    return known[0] if known else None

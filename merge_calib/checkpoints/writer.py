@@ -54,12 +54,19 @@ def write_checkpoint(
         _copy_companions(pair.host, partial)
         for name, path in (copies or {}).items():
             shutil.copyfile(path, partial / name)
-        _write_text(partial / "config.json", _json(_config(pair.config, tensors)))
         write_shards(partial, shards, pieces, progress, workers)
         if len(shards) > 1:
             _write_text(partial / "model.safetensors.index.json", index_of(shards, tensors))
         for name, text in texts().items():
             _write_text(partial / name, text)
+        # Last of all, so that what a killed process leaves is no model to anybody.
+        _write_text(partial / "config.json", _json(_config(pair.config, tensors)))
+
+
+def has_tokenizer(host: Parent) -> bool:
+    """Whether a merge with this host has a tokenizer."""
+    names = {*_companions(host.folder), *_companions(host.shape.folder)}
+    return any(name.startswith(("tokenizer", "vocab", "spiece")) for name in names)
 
 
 def _require_space(place: Path, needed: int) -> None:

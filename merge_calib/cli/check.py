@@ -20,11 +20,13 @@ def check(allow_pickle: bool, trust_remote_code: bool, samples: bool, **named: A
     from merge_calib.opening import open_pair
 
     pair = open_pair(parents_of(named), allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
-    click.echo(describe(pair))
+    sampled = ""
     if samples:
         from merge_calib.cli.watch import watching
-        from merge_calib.sampling import describe_sample, sample
+        from merge_calib.sampling import describe_sample, require_finite, sample
 
         with watching() as watch:
             found = sample(pair, watch)
-        click.echo("\n" + describe_sample(found))
+        require_finite(found)
+        sampled = "\n\n" + describe_sample(found)
+    click.echo(describe(pair) + sampled)

@@ -32,7 +32,10 @@ def run() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted. What was measured is kept: the same command goes on from there.", err=True)
+        click.echo(
+            "Interrupted. A sweep or an evaluation goes on when the same command is given again.",
+            err=True,
+        )
         sys.exit(130)
     except click.ClickException as error:
         error.show()

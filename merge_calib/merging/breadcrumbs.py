@@ -15,9 +15,9 @@ from merge_calib.merging.task_arithmetic import along
 class Breadcrumbs:
     """base + lambda mask(delta): each tensor without its gamma largest |delta| and without its smallest.
 
-    Of n elements int(density n) are kept and int(gamma n) dropped as too large, fewer where density leaves no room for
-    it; the rest is dropped as too small. Equal |delta| count in the order of the flattened tensor. Source: Davari &
-    Belilovsky 2023, Model Breadcrumbs, with the two shares as mergekit counts them.
+    Of n elements int(density n) are kept and int(gamma n) dropped as too large; the rest is dropped as too small.
+    Equal |delta| count in the order of the flattened tensor. Source: Davari & Belilovsky 2023, Model Breadcrumbs, with
+    the two shares as mergekit counts them.
     """
 
     density: float = 0.9
@@ -28,11 +28,15 @@ class Breadcrumbs:
         require_density(self.density)
         if not 0 <= self.gamma < 1:
             raise InputError(f"--gamma must lie in [0, 1), not {self.gamma:g}")
+        if self.density + self.gamma > 1 + 1e-9:
+            raise InputError(
+                f"--gamma {self.gamma:g} drops more than --density {self.density:g} leaves: their sum is at most 1"
+            )
 
     def look(self, tensor: TensorPair) -> tuple[Largest, Largest]:
         """Which elements are too large, and which are these or kept."""
         kept = int(self.density * tensor.size)
-        too_large = min(int(self.gamma * tensor.size), tensor.size - kept)
+        too_large = min(int(self.gamma * tensor.size), tensor.size - kept)  # the sum may round above the size
         outliers, rest = largest(tensor, too_large, too_large + kept)
         return outliers, rest
 

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.families import LINEAR, Family, families_of
-from merge_calib.report.style import COLOURS, GREY, INK, MARKERS, label_text, wrapped_text
+from merge_calib.report.style import COLOURS, GREY, INK, MARKERS, PLAIN_MARKERS, label_text, wrapped_text
 from merge_calib.report.text import count_text
 from merge_calib.results import MEAN, Result, Results
 
@@ -77,7 +77,14 @@ def _family_look(i: int, *, is_mean: bool) -> dict[str, Any]:
     if not is_mean:
         return {**line, "linewidth": 0.6, "alpha": 0.45, "zorder": 3}
     hollow = {"markerfacecolor": "white", "markeredgewidth": 0.6} if _is_second(i) else {}
-    return {**line, "linewidth": 1.4, "marker": MARKERS[i % len(MARKERS)], "markersize": 3.0, "zorder": 4, **hollow}
+    return {
+        **line,
+        "linewidth": 1.4,
+        "marker": PLAIN_MARKERS[i % len(PLAIN_MARKERS)],
+        "markersize": 3.0,
+        "zorder": 4,
+        **hollow,
+    }
 
 
 def _is_second(i: int) -> bool:

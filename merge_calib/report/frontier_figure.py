@@ -19,6 +19,7 @@ from merge_calib.report.place import figure_text, point_cells, point_columns
 from merge_calib.report.style import (
     GREY,
     INK,
+    PLAIN_MARKERS,
     ROUND,
     SINGLE,
     Drawing,
@@ -30,7 +31,6 @@ from merge_calib.report.style import (
 from merge_calib.results import Results
 
 _MARKS = {"base": ("s", 38), "aligned": ("D", 34), "selected": ("*", 110), "aligned, selected": ("D", 34)}
-_PLAIN = ("o", "^", "v", "P", "X", "p", "<", ">", "h")  # a method each
 _SIZE = 22
 _NEUTRAL = "#BDBDBD"  # of a point without a lambda of its own
 _LETTER, _SYMBOL, _LINE = 0.052, 0.3, 0.14  # inches that a letter, a symbol and a line of the legend take
@@ -108,7 +108,7 @@ def _marks(
 ) -> list[_Mark]:
     points = [results.point(c.name) for c in candidates]
     families = families_of(points)
-    shapes = {family: _PLAIN[i % len(_PLAIN)] for i, family in enumerate(families)}
+    shapes = {family: PLAIN_MARKERS[i % len(PLAIN_MARKERS)] for i, family in enumerate(families)}
     marks = []
     for candidate, point in zip(candidates, points, strict=True):
         role = landmarks.role(point)
@@ -161,9 +161,9 @@ def _legend(marks: Sequence[_Mark]) -> list[Line2D]:
     plain = [mark for mark in marks if not mark.role]
     entries += _method_entries(plain, families_of(mark.point for mark in marks))
     if any(mark.is_hollow for mark in plain):
-        entries.append(_entry("amplified, λ > 1", _PLAIN[0], "white", GREY))
+        entries.append(_entry("amplified, λ > 1", PLAIN_MARKERS[0], "white", GREY))
     if any(mark.point.lam is None for mark in plain):
-        entries.append(_entry("λ by groups", _PLAIN[0], _NEUTRAL, INK))
+        entries.append(_entry("λ by groups", PLAIN_MARKERS[0], _NEUTRAL, INK))
     return entries
 
 

@@ -326,7 +326,8 @@ def _more(results: Results, landmarks: Landmarks) -> str:
     selected = landmarks.selected
     if results.run.plan["search"] == "optuna":
         return "more `--trials`"
-    if selected is None or selected.lam is None:
+    asked_groups = any("groups" in point for point in results.run.plan.get("points") or ())
+    if selected is None or selected.lam is None or asked_groups:
         return "more `--lambdas`"
     family = Family.of(selected)
     points = [results.point(c.name) for c in results.candidates(results.confidences[0])]

@@ -20,6 +20,7 @@ BLUE, RED, GREEN, YELLOW, CYAN, PURPLE = "#4477AA", "#EE6677", "#228833", "#CCBB
 COLOURS = (BLUE, RED, GREEN, YELLOW, CYAN, PURPLE)  # Paul Tol's bright scheme, told apart by the colour-blind
 INK, GREY = "#222222", "#999999"
 MARKERS = ("o", "s", "^", "D", "v", "P")
+PLAIN_MARKERS = ("o", "^", "v", "P", "X", "p", "<", ">", "h")  # a method each; base and aligned have the others
 LONGEST_NAME = 44
 ROUND = (1, 2, 2.5, 5, 10)  # steps between ticks, times a power of ten
 
