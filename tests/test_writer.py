@@ -440,7 +440,7 @@ def test_the_first_failure_stops_the_other_threads(tmp_path):
 
 
 SLOW_MERGE = r"""
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.merging.merger import Merger
@@ -454,6 +454,7 @@ def pieces(self, point, name, *more, real=Merger.pieces):
         time.sleep(0.2)
         yield piece
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have what runs behind them ignore it
 Merger.pieces = pieces
 base, aligned, out = map(Path, sys.argv[1:])
 write_point(ModelPair.open(base, aligned), MergePoint("linear", 0.4), out, None, {})

@@ -73,9 +73,10 @@ class Card:
         licence = self.standing.licence
         known = {"license": licence.id, "license_name": licence.name, "license_link": self.licence_link}
         ids = list(dict.fromkeys(id for parent in self.parents for id in parent.ids))
-        parents: dict[str, str | list[str]] = {"base_model": ids, "base_model_relation": "merge"}
+        parents: dict[str, str | list[str]] = {"base_model": ids} if ids else {}
         return {
-            **(parents if ids else {}),
+            **parents,
+            "base_model_relation": "merge",
             "library_name": "transformers",
             "tags": ["merge", "merge-calib"],
             **{key: value for key, value in known.items() if value is not None and licence.id is not None},
