@@ -38,14 +38,14 @@ def main() -> None:
     print(f"Largest tensor {largest / 1e6:.0f} MB.\n")
     print("| method | first lambda | next lambda | memory beyond the working copy |\n| :-- | --: | --: | --: |")
     print(f"| reading both parents, copying one | | {reading(pair, targets):.1f} s | |", flush=True)
-    merger = Merger(pair)
+    merger, before = Merger(pair), anonymous()
     for method in options.methods.split(","):
-        print(row(merger, method, targets), flush=True)
+        print(row(merger, method, targets, before), flush=True)
 
 
-def row(merger: Merger, method: str, targets: dict[str, torch.Tensor]) -> str:
-    """One line of the table."""
-    with peak_memory() as peak:
+def row(merger: Merger, method: str, targets: dict[str, torch.Tensor], before: int) -> str:
+    """One line of the table; before: bytes in use when there was nothing but the working copy."""
+    with peak_memory(before) as peak:
         first = seconds(merger, MergePoint(method, 0.4), targets)
         second = seconds(merger, MergePoint(method, 0.7), targets)
     return f"| {method} | {first:.1f} s | {second:.1f} s | {peak[0] / 1e6:.0f} MB |"
@@ -70,9 +70,9 @@ def reading(pair: ModelPair, targets: dict[str, torch.Tensor]) -> float:
 
 
 @contextmanager
-def peak_memory() -> Iterator[list[int]]:
-    """The largest growth of anonymous memory within, in bytes, in a list of one."""
-    before, peak, stop = anonymous(), [0], threading.Event()
+def peak_memory(before: int) -> Iterator[list[int]]:
+    """The most anonymous memory within, in bytes beyond `before`, in a list of one."""
+    peak, stop = [0], threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.002):
