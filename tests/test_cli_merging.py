@@ -194,7 +194,7 @@ def test_a_card_names_adapters_averages_and_only_real_ids_of_the_hub(call, pair_
     call(*merge_of(pair_folders, "0.5", "--aligned", third, "--aligned-weights", "1,3", "--out", tmp_path / "out"))
     card = (tmp_path / "out" / "README.md").read_text()
     assert "average of 0.25 aligned, 0.75 third" in card
-    assert "base_model_relation: \"merge\"" in card
+    assert 'base_model_relation: "merge"' in card
     assert "base_model:" not in card  # folders are no models of the hub
     assert str(tmp_path) not in card
 
