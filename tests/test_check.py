@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from merge_calib import inspection, sampling
 from merge_calib.checkpoints.names import kind_of
 from merge_calib.checkpoints.pair import ModelPair
-from merge_calib.cli.main import run
 from merge_calib.inspection import describe, harmless_differences
 from merge_calib.merging.groups import parse_groups
 from merge_calib.merging.merger import Merger
@@ -30,21 +29,9 @@ def folders(pair_folders, tmp_path):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(call):
     """Run `merge-calib check` on two folders in this process: exit code, stdout, stderr."""
-
-    def calling(folders, *more) -> tuple[int, str, str]:
-        arguments = ["check", "--base", folders[0], "--aligned", folders[1], *more]
-        monkeypatch.setattr(sys, "argv", ["merge-calib", *map(str, arguments)])
-        code = 0
-        try:
-            run()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return calling
+    return lambda folders, *more: call("check", "--base", folders[0], "--aligned", folders[1], *more)
 
 
 def said(text: str, label: str) -> str:

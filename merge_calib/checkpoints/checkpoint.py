@@ -81,7 +81,7 @@ class Checkpoint:
             return self.read(name)[start:stop]
         row = info.bytes // max(info.shape[0], 1)
         rows = torch.empty((stop - start, *info.shape[1:]), dtype=info.dtype)
-        _read_into(info.file, info.offset + start * row, rows)
+        read_into(info.file, info.offset + start * row, rows)
         return rows
 
     def read_all(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -238,7 +238,8 @@ def _offsets(path: Path) -> dict[str, int]:
     return {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items()}
 
 
-def _read_into(path: Path, offset: int, rows: torch.Tensor) -> None:
+def read_into(path: Path, offset: int, rows: torch.Tensor) -> None:
+    """Fill `rows` with the bytes of a file from `offset` on; raises CheckpointError where there are not so many."""
     left = rows.reshape(-1).view(torch.uint8).numpy().data
     try:
         with path.open("rb", buffering=0) as file:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from merge_calib.checkpoints.checkpoint import read_into
 from merge_calib.checkpoints.names import is_derived
 from merge_calib.checkpoints.parent import Parent, Weights
 from merge_calib.checkpoints.threads import lone_threads
@@ -107,7 +108,7 @@ def _blocks(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
         info = weights.tensors[name]
         for start in range(0, max(info.bytes, 1), _BLOCK):
             block = buffer[: min(_BLOCK, info.bytes - start)]
-            _read_into(info.file, (info.offset or 0) + start, block)
+            read_into(info.file, (info.offset or 0) + start, block)
             yield name, block.view(info.dtype)
 
 
@@ -115,20 +116,6 @@ def _not_finite(weights: Weights, name: str) -> str:
     tensor = next(tensor for other, tensor in weights.read_all() if other == name)
     count = int((~torch.isfinite(tensor)).sum())
     return f"{weights.tensors[name].file}: tensor {name} holds {count} value(s) that are NaN or infinite"
-
-
-def _read_into(path: Path, offset: int, block: torch.Tensor) -> None:
-    left = block.numpy().data
-    try:
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            while left:
-                count = file.readinto(left)
-                if not count:
-                    raise CheckpointError(f"{path} is truncated: it ends before byte {offset + len(left)}")
-                left, offset = left[count:], offset + count
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
