@@ -140,10 +140,9 @@ class Merger:
         }
 
     def _fill(self, point: MergePoint, name: str, target: torch.Tensor) -> None:
-        dtype = self.dtype(point, name)
         rows = target if target.dim() else target.reshape(1)
         for start, piece in self.pieces(point, name, target.device):
-            rows[start : start + len(piece)].copy_(piece.to(dtype))
+            rows[start : start + len(piece)].copy_(piece)
 
     def _method(self, point: MergePoint) -> Method:
         if point not in self._made:
