@@ -53,7 +53,7 @@ def evaluate(plan: EvaluationPlan, watch: Watch = unwatched) -> Results:
         room.load(0)  # a model that cannot be loaded leaves no folder behind
     with run.locked():
         run.agree(prepared.record)
-        run.extend(prepared.record)
+        run.extend(prepared.record, prepared.tasks)
         advance = watch("models", len(plan.models))
         for i, point in enumerate(prepared.points):
             _measure(prepared, run, room, i, point, watch)

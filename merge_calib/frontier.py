@@ -1,12 +1,13 @@
-"""The points worth having, and the one that is recovered."""
+"""The points worth having: which no other beats, how surely, and how much they dominate together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from merge_calib.errors import InputError
-from merge_calib.scores import Booleans
+from merge_calib.scores import Booleans, Floats
+
+REFERENCE = (0.0, 1.0)  # accuracy and error that every point is better than: hypervolumes of all runs are comparable
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,6 @@ class Candidate:
     is_aligned: bool
 
 
-@dataclass(frozen=True)
-class Selection:
-    """The selected point and why; `recovers` is False where the rule selects the aligned model itself."""
-
-    point: str
-    recovers: bool
-    rule: str
-    eligible: tuple[str, ...]
-    tied: tuple[str, ...]
-
-
 def non_dominated(candidates: Sequence[Candidate]) -> Booleans:
     """True (L,) for each point that no other beats: none at least as good on both and better on one.
 
@@ -42,44 +32,51 @@ def non_dominated(candidates: Sequence[Candidate]) -> Booleans:
     """
     accuracy = np.array([c.accuracy for c in candidates])
     error = np.array([c.error for c in candidates])
-    as_good = (accuracy[:, None] >= accuracy) & (error[:, None] <= error)
-    better = (accuracy[:, None] > accuracy) | (error[:, None] < error)
-    kept: Booleans = np.logical_not(np.any(as_good & better, axis=0))
-    return kept
+    return np.asarray(_kept(accuracy[None], error[None])[0], dtype=np.bool_)
 
 
-def select(candidates: Sequence[Candidate], margin: float = 0.005) -> Selection:
-    """The lowest calibration error among points with lambda > 0 that keep the aligned model's accuracy to `margin`.
+def non_dominated_share(accuracy: Floats, error: Floats) -> Floats:
+    """The share of draws (B, L) in which each point (L,) is on the frontier."""
+    return np.asarray(_kept(accuracy, error).mean(0), dtype=np.float64)
 
-    Points of several lambdas take part as they are. Ties go to the higher accuracy, then to a point of one lambda,
-    the lambda nearest to 1, the smaller lambda, the aligned model, the name. `margin` is a share of questions (.005
-    is half a point). Raises InputError for a negative or non-finite margin.
+
+def dominating_share(accuracy: Floats, error: Floats, other: int) -> Floats:
+    """The share of draws (B, L) in which each point (L,) is better than the point at `other` on both."""
+    both = (accuracy > accuracy[:, [other]]) & (error < error[:, [other]])
+    return np.asarray(both.mean(0), dtype=np.float64)
+
+
+def attainment(accuracy: Floats, error: Floats, levels: Floats, quantiles: Sequence[float]) -> Floats:
+    """The accuracy (Q, E) that the frontier attains at an error of at most each of `levels` (E,), by quantile of draws.
+
+    A draw (of (B, L)) attains at a level the highest accuracy of its points whose error is no higher; -inf where it
+    has none. Source: Fonseca & Fleming 1996, the empirical attainment function.
     """
-    if not 0 <= margin <= 1:
-        raise InputError(f"--accuracy-margin must lie between 0 and 1, not {margin}")
-    aligned = next(c for c in candidates if c.is_aligned)
-    floor = aligned.accuracy - margin - 1e-12  # so that a loss of exactly the margin is allowed
-    eligible = [c for c in candidates if (c.lam is None or c.lam > 0) and c.accuracy >= floor]
-    best = min(eligible, key=_preference)
-    tied = tuple(c.name for c in eligible if c.error == best.error and c is not best)
-    return Selection(best.name, not best.is_aligned, _rule(candidates, margin), tuple(c.name for c in eligible), tied)
+    attained = np.full((len(accuracy), len(levels)), -np.inf)
+    for e, level in enumerate(levels):
+        attained[:, e] = np.where(error <= level, accuracy, -np.inf).max(1)
+    return np.asarray(np.quantile(attained, quantiles, axis=0, method="lower"), dtype=np.float64)
 
 
-def _preference(candidate: Candidate) -> tuple[float, float, bool, float, float, bool, str]:
-    """The smallest is selected."""
-    has_several, lam = candidate.lam is None, candidate.lam or 0.0
-    place = (0.0, 0.0) if has_several else (abs(lam - 1), lam)
-    return candidate.error, -candidate.accuracy, has_several, *place, not candidate.is_aligned, candidate.name
+def hypervolume(accuracy: Floats, error: Floats, reference: tuple[float, float] = REFERENCE) -> Floats:
+    """The area (B,) that the points (B, L) dominate together, up to the accuracy and error of `reference`.
+
+    Source: Zitzler & Thiele 1999. Points that are no better than the reference add nothing.
+    """
+    floor, ceiling = reference
+    order = np.argsort(error, axis=1, kind="stable")
+    errors = np.minimum(np.take_along_axis(error, order, axis=1), ceiling)
+    best = np.maximum.accumulate(np.take_along_axis(accuracy, order, axis=1), axis=1)
+    widths = np.diff(errors, axis=1, append=np.full((len(errors), 1), ceiling))
+    return np.asarray((np.maximum(best - floor, 0.0) * widths).sum(1), dtype=np.float64)
 
 
-def _rule(candidates: Sequence[Candidate], margin: float) -> str:
-    """The rule in words; what only some runs need is said in those."""
-    has_several = any(c.lam is None for c in candidates)
-    has_equals = len({c.lam for c in candidates}) < len(candidates)
-    one_first = ", then one lambda before lambda by groups" if has_several else ""
-    last = ", then the aligned model, then name" if has_equals else ""
-    return (
-        f"lowest mean SCE over tasks among points with lambda > 0{' or by groups' if has_several else ''} whose mean "
-        f"accuracy is at least the aligned model's minus {margin:g}; ties: higher accuracy{one_first}, then lambda "
-        f"nearest to 1, then smaller lambda{last}"
-    )
+def _kept(accuracy: Floats, error: Floats) -> Booleans:
+    """True (B, L) where no other point of the same draw is as good on both and better on one."""
+    kept = np.ones(accuracy.shape, dtype=bool)
+    for other in range(accuracy.shape[1]):
+        theirs = accuracy[:, [other]], error[:, [other]]
+        as_good = (theirs[0] >= accuracy) & (theirs[1] <= error)
+        better = (theirs[0] > accuracy) | (theirs[1] < error)
+        kept &= ~(as_good & better)
+    return kept

@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 import torch
 
+from merge_calib.analysis import Analysis
 from merge_calib.checkpoints.opening import Parents
 from merge_calib.errors import InputError
 from merge_calib.merging.methods import make_method
@@ -75,6 +76,9 @@ class SweepPlan(Asking):
 
     options: of the method; groups: the selectors of tensors that have lambdas of their own
     group_lambdas: the lambdas of each group by its selector; empty where all have `lambdas`
+    retained: whether the distance to the aligned model's own responses is measured; prompts: what it responds to, None
+        for the prompts that the run has, or else those that are shipped
+    analysis: how what is measured is judged
     """
 
     parents: Parents
@@ -86,19 +90,21 @@ class SweepPlan(Asking):
     group_lambdas: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     search: Literal["grid", "optuna"] = "grid"
     trials: int = 30
-    accuracy_margin: float = 0.005
+    analysis: Analysis = field(default_factory=Analysis)
     out_dtype: torch.dtype | None = None
+    prompts: Path | None = None
+    retained: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.prompts is not None and not self.retained:
+            raise InputError("--prompts says what the retained alignment is measured on; with --no-retained it is not")
         _at_least("--trials", self.trials, 1)
         make_method(self.method, self.options)
         if self.search == "optuna" and (self.groups or self.group_lambdas):
             raise InputError("--search optuna searches one lambda; --groups are for --search grid")
         if self.search == "optuna" and len(self.lambdas) < 2:
             raise InputError("--search optuna needs an interval, as --lambdas 0:1.5:0.1; one lambda is none")
-        if not 0 <= self.accuracy_margin <= 1:
-            raise InputError(f"--accuracy-margin must lie between 0 and 1, not {self.accuracy_margin}")
 
 
 @dataclass(frozen=True, kw_only=True)

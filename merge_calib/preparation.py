@@ -259,7 +259,7 @@ def _record(
         "lambdas": list(plan.lambdas),
         "points": [point.record() for point in grid.points] if grid else None,
         "trials": plan.trials if plan.search == "optuna" else None,
-        "accuracy_margin": plan.accuracy_margin,
+        "analysis": plan.analysis.record(),
         **asking_record(plan),
     }
 

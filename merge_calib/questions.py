@@ -13,6 +13,7 @@ from merge_calib.errors import InputError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PROMPT_FIELDS = ("question", "options", "subject")
+SPLITS = ("", "select", "report")
 PromptStyle = Literal["mmlu", "medmcqa", "select", "plain", "custom"]
 
 
@@ -20,7 +21,8 @@ PromptStyle = Literal["mmlu", "medmcqa", "select", "plain", "custom"]
 class Question:
     """One question with 2 to 26 options; `answer` is the 0-based index of the right one.
 
-    `context`, where given, is the text that the continuation methods score verbatim before each choice.
+    `context`, where given, is the text that the continuation methods score verbatim before each choice. `split` says
+    where the source itself divides its questions: `select`, for all that is tuned, or `report`, for what is claimed.
     Raises InputError, without a place: the reader that knows FILE:LINE adds it.
     """
 
@@ -30,10 +32,13 @@ class Question:
     answer: int
     subject: str = ""
     context: str | None = None
+    split: str = ""
 
     def __post_init__(self) -> None:
         if not self.id:
             raise InputError("the question's id is empty")
+        if self.split not in SPLITS:
+            raise InputError(f"the split must be 'select' or 'report', or absent, not {self.split!r}")
         if len(self.choices) < 2:
             raise InputError(f"a question needs at least 2 choices, this one has {len(self.choices)}")
         if len(self.choices) > len(LETTERS):
@@ -105,8 +110,10 @@ class TaskSet:
         digest = hashlib.sha256(self.style.encode())
         if self.prompt:
             _update(digest, [self.prompt])
+        is_split = any(q.split for q in self.questions)  # hashes of tasks without splits stay what they were
         for q in self.questions:
-            _update(digest, [q.id, q.question, list(q.choices), q.answer, q.subject, q.context])
+            split = [q.split] if is_split else []
+            _update(digest, [q.id, q.question, list(q.choices), q.answer, q.subject, q.context, *split])
         return digest.hexdigest()
 
 

@@ -27,7 +27,7 @@ from merge_calib.progress import Watch, unwatched
 
 if TYPE_CHECKING:  # importing them takes seconds, and whoever merely merges needs neither
     from merge_calib.preparation import Preparation
-    from merge_calib.results import Results
+    from merge_calib.results import Result, Results
 
 Hashes = Callable[[], Sequence[str | None]]
 
@@ -169,15 +169,21 @@ def _measured(results: "Results", point: MergePoint) -> Measured:
     models = {"base": MergePoint("linear", 0.0), "this merge": point, "aligned": MergePoint("linear", 1.0)}
     tasks = results.tasks_of(confidence)
     rows = [
-        {"model": model, "split": "all", "task": task, **_numbers(found)}
+        {"model": model, "split": results.judged, "task": task, **_numbers(results, found)}
         for task in (*tasks, *([MEAN] if len(tasks) > 1 else []))
         for model, place in models.items()
-        if (found := results.get(place, task, confidence)) is not None
+        if (found := results.row(place, task, confidence)) is not None
     ]
     how = f"Confidence was read by the method `{confidence}`; ECE and SCE have {results.run.plan['bins']} bins."
     return Measured(rows, how, results.selection.rule)
 
 
-def _numbers(found: object, measures: Iterable[str] = ("accuracy", "ece", "sce", "nll")) -> dict[str, Any]:
-    names = ["n", *(f"{measure}{end}" for measure in measures for end in ("", "_low", "_high"))]
-    return {name: getattr(found, name) for name in names if hasattr(found, name)}
+def _numbers(results: "Results", row: "Result") -> dict[str, Any]:
+    """The measures of a row, with an interval where they have one."""
+    found: dict[str, Any] = {"n": row.measurement.n}
+    for measure in ("accuracy", "ece", "sce", "nll"):
+        found[measure] = getattr(row.measurement, measure)
+        estimate = results.estimate(row, measure)
+        if estimate is not None:
+            found |= {f"{measure}_low": estimate.low, f"{measure}_high": estimate.high}
+    return found

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from merge_calib.agreement import contradictions, united
+from merge_calib.asked import Asked, read_asked, write_asked, write_ids
 from merge_calib.errors import InputError, OutputError, RunDirectoryError
 from merge_calib.files import remove_partial, write_json
 from merge_calib.merging.point import MergePoint
 from merge_calib.points import AxisPoint, Point, axis_points
+from merge_calib.questions import Task
 from merge_calib.scores import Scores, load_scores
 
 FORMAT = 1
 _REQUIRED = {
     "sweep": {
-        *("identity", "base", "aligned", "tasks", "confidence", "bins", "accuracy_margin"),
+        *("identity", "base", "aligned", "tasks", "confidence", "bins"),
         *("method", "search", "lambdas", "seed", "device"),
     },
     "evaluation": {"identity", "models", "axis", "tasks", "confidence", "bins"},
@@ -77,17 +79,33 @@ class RunDirectory:
             if self.path.exists() and any(path.name != ".lock" for path in self.path.iterdir()):
                 raise RunDirectoryError(f"--out {self.path} is not empty and holds no run (no run.json)")
             return
-        differences = contradictions(RunDirectory.open(self.path).plan, plan)
+        held = RunDirectory.open(self.path).plan
+        differences = _no_models(held, plan) or contradictions(held, plan)
         if differences:
             listed = [f"  - {difference}" for difference in differences]
             raise RunDirectoryError(
                 "\n".join([f"{self.path} holds another run, nothing was changed:", *listed, _CHOOSE])
             )
 
-    def extend(self, plan: Mapping[str, Any]) -> None:
-        """Write run.json: `plan`, with what the run had before after its own."""
+    def extend(self, plan: Mapping[str, Any], tasks: Sequence[Task] = ()) -> None:
+        """Write run.json: `plan`, with what the run had before after its own; then the questions of `tasks`."""
         write_json(self.path / "run.json", united(self.plan, plan) if self.exists else dict(plan))
         self.__dict__.pop("plan", None)  # what was read before is no longer what the file says
+        for task in tasks:
+            write_asked(self._asked_file(task.name), task)
+
+    def judge_by(self, analysis: Mapping[str, Any]) -> None:
+        """Write into run.json how the run is judged from now on, where it is another way than before."""
+        if self.plan.get("analysis") != analysis:
+            write_json(self.path / "run.json", {**self.plan, "analysis": dict(analysis)})
+            self.__dict__.pop("plan", None)
+
+    def asked(self, task: str) -> Asked | None:
+        """The questions of `task` in the order of its scores, None where the run is of a time that kept none.
+
+        Raises RunDirectoryError naming file and line where the file is damaged.
+        """
+        return read_asked(self._asked_file(task), self.plan["tasks"].get(task, {}).get("n"))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -115,7 +133,8 @@ class RunDirectory:
         return confidence in self._record(point).get("scores", {}).get(task, {})
 
     def save(self, point: Point, task: str, confidence: str, scores: Scores) -> None:
-        """Write the scores of one measurement; `record` makes them count."""
+        """Write the scores of one measurement, and their ids where no questions are kept; `record` makes them count."""
+        write_ids(self._asked_file(task), scores)
         scores.save(self._scores_file(point.name, task, confidence))
 
     def kept(self, point: Point, task: str, confidence: str, ids: Sequence[str]) -> bool:
@@ -195,6 +214,19 @@ class RunDirectory:
             raise RunDirectoryError(f"{path} is damaged, its hash is another: {self._measure_again(point)}")
         return load_scores(path)
 
+    def retained(self, name: str) -> dict[str, Any] | None:
+        """The JSON object kept as `name` of the retained alignment, None where there is none."""
+        path = self.retained_file(f"{name}.json")
+        return _read_object(path) if path.exists() else None
+
+    def write_retained(self, name: str, content: Mapping[str, Any]) -> None:
+        """Keep `content` as `name` of the retained alignment."""
+        write_json(self.retained_file(f"{name}.json"), {"format": FORMAT, **content})
+
+    def retained_file(self, name: str) -> Path:
+        """Where a file of the retained alignment is."""
+        return self.path / "retained" / name
+
     def _measure_again(self, point: Point) -> str:
         return f"delete {self._record_file(point.name)} and give the same command again to have it measured anew"
 
@@ -216,8 +248,19 @@ class RunDirectory:
     def _record_file(self, name: str) -> Path:
         return self.path / "points" / f"{name}.json"
 
+    def _asked_file(self, task: str) -> Path:
+        return self.path / "questions" / f"{task}.jsonl"
+
     def _scores_file(self, name: str, task: str, confidence: str) -> Path:
         return self.path / "scores" / name / f"{task}.{confidence}.npz"
+
+
+def _no_models(held: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """What stands against going on with models where a sweep was made from files: it has no weights to compare."""
+    source = held["identity"].get("source")
+    if source is None or held.get("kind", "sweep") != "sweep" or asked.get("kind", "sweep") != "sweep":
+        return []
+    return [] if "source" in asked["identity"] else [f"source: the run was made from {source}, asked is a sweep"]
 
 
 def _read_point(path: Path) -> MergePoint:

@@ -66,6 +66,10 @@ class Predictions:
         """Log-probability of the right option (N,)."""
         return np.asarray(self.log_probabilities[np.arange(len(self.answers)), self.answers], dtype=np.float64)
 
+    def take(self, rows: Booleans | Integers) -> "Predictions":
+        """Those of some questions: a mask (N,) or indices."""
+        return Predictions(self.log_probabilities[rows], self.probabilities[rows], self.answers[rows], self.mask[rows])
+
     @cached_property
     def ties(self) -> int:
         """Number of questions whose top probability is shared by several options exactly."""
@@ -85,6 +89,10 @@ class TopPredictions:
     hit: Booleans
     log_truth: Floats
     ties: None = None  # not counted
+
+    def take(self, rows: Booleans | Integers) -> "TopPredictions":
+        """Those of some passages: a mask (N,) or indices."""
+        return TopPredictions(self.confidence[rows], self.hit[rows], self.log_truth[rows])
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from merge_calib.degradation import Change
+from merge_calib.degradation.change import Change
 from merge_calib.errors import InputError
-from merge_calib.frontier import Candidate, non_dominated, select
+from merge_calib.frontier import Candidate, non_dominated
+from merge_calib.selection import Rule, select
 
 RULE = (
     "lowest mean SCE over tasks among points with lambda > 0 whose mean accuracy is at least the aligned model's minus "
@@ -48,8 +49,8 @@ def test_selection_is_the_lowest_error_that_keeps_the_accuracy():
         candidate(1.0, 0.60, 0.20),
     ]
     assert select(points).point == "lambda 0.4"
-    assert select(points, margin=0.0).point == "lambda 1.0"
-    assert select(points, margin=0.02).point == "lambda 0.2"
+    assert select(points, Rule(margin=0.0)).point == "lambda 1.0"
+    assert select(points, Rule(margin=0.02)).point == "lambda 0.2"
 
 
 def test_nothing_is_recovered_where_the_aligned_model_is_selected():
@@ -110,7 +111,7 @@ def test_ties_between_methods_and_groups_are_broken_too(others, chosen):
 @pytest.mark.parametrize("margin", [-0.1, 1.5, float("nan")])
 def test_a_margin_that_is_no_share_is_refused(margin):
     with pytest.raises(InputError, match="--accuracy-margin"):
-        select([candidate(1, 0.6, 0.2)], margin)
+        Rule(margin=margin)
 
 
 def test_change_rate_is_in_percent_of_the_base():

@@ -14,7 +14,7 @@ import pytest
 from pypdf import PdfReader
 
 from merge_calib.calibration.metrics import reliability_bins
-from merge_calib.degradation import Change
+from merge_calib.degradation.change import Change
 from merge_calib.frontier import non_dominated
 from merge_calib.merging.point import MergePoint
 from merge_calib.report import write_report

@@ -20,6 +20,8 @@ PAIR = Path(merge_calib.__file__).parent / "demo_pair"
 def demo(out: Path, **options: Any) -> None:
     """Sweep the small pair that ships with the package."""
     options["tasks"] = str(PAIR / "questions.jsonl")
+    if options["retained"] and options["prompts"] is None:
+        options["prompts"] = PAIR / "prompts.jsonl"
     from merge_calib.checkpoints.opening import Parents
 
     parents = Parents(base=str(PAIR / "base"), aligned=(str(PAIR / "aligned"),))

@@ -8,6 +8,7 @@ import merge_calib
 from merge_calib.cli.check import check
 from merge_calib.cli.demo import demo
 from merge_calib.cli.evaluate import evaluate
+from merge_calib.cli.letters import letters
 from merge_calib.cli.merge import merge
 from merge_calib.cli.report import report
 from merge_calib.cli.sweep import sweep
@@ -21,7 +22,7 @@ def main() -> None:
     """Recover the calibration that alignment took from a language model, by merging it with its base."""
 
 
-for command in (sweep, demo, evaluate, merge, check, report, tasks):
+for command in (sweep, demo, evaluate, merge, letters, check, report, tasks):
     main.add_command(command)
 
 

@@ -5,7 +5,7 @@ The modules of this folder import torch and the like only when a command runs, s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,10 +15,14 @@ import click
 from merge_calib.errors import InputError
 
 if TYPE_CHECKING:
+    from merge_calib.analysis import Analysis
     from merge_calib.checkpoints.opening import Parents
     from merge_calib.plan import SweepPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
+ANALYSIS = (
+    *("select_fraction", "select_by", "accuracy_margin", "select_weight", "cross_fit", "draws", "cluster"),
+)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -202,10 +206,59 @@ def sweeping(command: F) -> F:
             "--trials", default=30, show_default=True, help="Points that --search optuna proposes, besides the parents."
         ),
         click.option(
-            "--accuracy-margin",
-            default=0.005,
+            "--prompts",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="What the aligned model answers, to see how much of the alignment each point keeps: a .jsonl of "
+            '{"prompt": "..."}, or a .txt with a prompt a line.  [default: 24 prompts that are shipped]',
+        ),
+        click.option(
+            "--retained/--no-retained",
+            default=True,
             show_default=True,
-            help="Accuracy that the selected point may lose against the aligned model.",
+            help="Measure how much of the alignment each point keeps.",
+        ),
+    ]
+    return _apply(options, analysing(command))
+
+
+def analysing(command: F) -> F:
+    """How what was measured is judged; `analysis_options` takes them. Not given, a run's own choice or the default."""
+    options = [
+        click.option(
+            "--select-fraction",
+            type=float,
+            metavar="SHARE",
+            help="Share of each task's questions that choose the point and tune all else; the others judge.  "
+            "[default: .5]",
+        ),
+        click.option(
+            "--select-by",
+            metavar="RULE",
+            help="calibration (lowest error that keeps the accuracy), accuracy, knee, hypervolume, weighted.  "
+            "[default: calibration]",
+        ),
+        click.option(
+            "--accuracy-margin",
+            type=float,
+            help="Accuracy that the selected point may lose against the aligned model.  [default: .005]",
+        ),
+        click.option("--select-weight", type=float, help="Weight of the error in `weighted`.  [default: .5]"),
+        click.option(
+            "--cross-fit",
+            is_flag=False,
+            flag_value=5,
+            type=int,
+            metavar="FOLDS",
+            help="Let every question choose and judge in turn (5 folds, or 0 for none): what is claimed then is the "
+            "procedure.",
+        ),
+        click.option("--draws", type=int, help="Samples of the bootstrap.  [default: 2000]"),
+        click.option(
+            "--cluster",
+            metavar="BY",
+            help="What the bootstrap draws: none (questions within each subject), or whole subject(s).  "
+            "[default: none]",
         ),
     ]
     return _apply(options, command)
@@ -241,6 +294,18 @@ def method_options(options: dict[str, Any]) -> dict[str, Any]:
     return {"method": method, "options": chosen, "out_dtype": dtype}
 
 
+def analysis_options(options: dict[str, Any], held: Mapping[str, Any] | None = None) -> Analysis:
+    """Take the values of `analysing` out of `options`; those not given are as a run's analysis `held` has them.
+
+    Raises InputError naming the flag that is wrong.
+    """
+    from merge_calib.analysis import Analysis
+
+    given = {name: options.pop(name) for name in ANALYSIS}
+    said = dict(held or {}) | {name: value for name, value in given.items() if value is not None}
+    return Analysis.of({"analysis": said})
+
+
 def asking_options(options: dict[str, Any]) -> dict[str, Any]:
     """Take the values of `questions` and `asking` out of `options`, as an Asking wants them.
 
@@ -266,12 +331,14 @@ def make_plan(parents: Parents, out: Path | None, options: dict[str, Any]) -> Sw
     from merge_calib.plan import SweepPlan, parse_group_lambdas, parse_lambdas
 
     lambdas = options.pop("lambdas")
+    analysis = analysis_options(options, {"seed": options["seed"]})
     by_group = parse_group_lambdas(lambdas)
     return SweepPlan(
         parents=parents,
         out=out or default_out(parents.base, *parents.aligned),
         lambdas=parse_lambdas(lambdas) if not by_group else (),
         group_lambdas=by_group,
+        analysis=analysis,
         **asking_options(options),
         **method_options(options),
         **options,

@@ -1,16 +1,24 @@
 """merge-calib report"""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from merge_calib.cli.options import FOLDER
+from merge_calib.cli.options import FOLDER, analysing, analysis_options
 
 
 @click.command()
 @click.argument("run_dir", type=FOLDER)
-def report(run_dir: Path) -> None:
-    """Redraw all of RUN_DIR from its stored scores."""
+@analysing
+def report(run_dir: Path, **options: Any) -> None:
+    """Redraw all of RUN_DIR from its stored scores.
+
+    With other flags than the run was made with, its scores are judged anew by them, and the run remembers them.
+    """
+    from merge_calib.analysis import Analysis
+    from merge_calib.findings import findings_of
+    from merge_calib.frontier_record import write_frontier
     from merge_calib.report import write_report
     from merge_calib.report.summary import summary
     from merge_calib.results import Results
@@ -18,7 +26,11 @@ def report(run_dir: Path) -> None:
 
     run = RunDirectory.open(run_dir)
     with run.locked():
-        results = Results.of(run)
+        analysis = analysis_options(options, Analysis.of(run.plan).record())
+        results = Results.of(run, analysis)
+        run.judge_by(analysis.record())
         results.write()
+        if results.is_sweep:
+            write_frontier(findings_of(results))
         write_report(results)
     click.echo(summary(results))

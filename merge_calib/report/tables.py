@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from merge_calib.degradation import Change
+from merge_calib.degradation.change import Change
 from merge_calib.files import csv_text, write_text
 from merge_calib.frontier import non_dominated
 from merge_calib.merging.point import MergePoint

@@ -12,6 +12,7 @@ from merge_calib.scoring.batches import Reading
 
 CHUNK_ON_CPU, CHUNK = 2048, 16384  # columns of the vocabulary at once; measured, see tools/results/
 ROWS = 4096  # scored positions at once
+WHOLE = 1 << 24  # logits at once where whole distributions are asked for: 64 MiB of float32
 _MIXED = hasattr(torch.ops.aten.mm, "dtype")  # torch 2.8 and later: half-precision factors, float32 sums, on CUDA
 
 Finish = Callable[[torch.Tensor], torch.Tensor]
@@ -69,6 +70,20 @@ class ScoredHead(nn.Module):
         with np.errstate(divide="ignore", invalid="ignore"):  # what a broken model leaves is found when scores are made
             mass = np.log(total.astype(np.float64))
             return Reading(said.astype(np.float64) - top.astype(np.float64) - mass, -mass, top_id)
+
+    def distributions(self, slots: torch.Tensor, finish: Finish) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Log-probabilities of the whole vocabulary at the kept positions slots[r], for some readings at a time.
+
+        Gives which of the readings (r,) they are, and the log-probabilities (r, V), float32 as their sums.
+        """
+        step = max(1, WHOLE // len(self.weight))
+        for first in range(0, len(slots), step):
+            part = slice(first, first + step)
+            hidden = self.hidden[slots[part]]
+            logits = hidden.new_empty((len(hidden), len(self.weight)), dtype=self._computes)
+            for begin, columns in self._chunks(hidden):
+                logits[:, begin : begin + columns.shape[1]] = finish(columns)
+            yield part, logits.log_softmax(1)
 
     def _read_rows(
         self, hidden: torch.Tensor, slots: torch.Tensor, ids: torch.Tensor, finish: Finish

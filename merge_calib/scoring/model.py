@@ -1,6 +1,6 @@
 """A causal language model whose weights can be replaced in place and whose logits are read where they are scored."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -90,6 +90,18 @@ class LanguageModel:
             if not len(batch.reads):
                 return NOTHING
             return self._head.read(self._there(batch.slots), self._there(batch.ids), self._finish)
+
+    def read_whole(self, batch: Batch, hear: Callable[[Integers, torch.Tensor], None]) -> None:
+        """Have `hear` hear the log-probabilities of the whole vocabulary where `batch` reads, some at a time.
+
+        It gets which readings they are (r,) and their log-probabilities (r, V), on the device of the weights; what it
+        does with them it does before the next ones are computed, so that never more than a few hundred MiB are held.
+        """
+        self._head.places = self._there(batch.places)
+        with torch.inference_mode():
+            self._pass(batch)
+            for part, logprobs in self._head.distributions(self._there(batch.slots), self._finish):
+                hear(batch.reads[part], logprobs)
 
     @property
     def plan(self) -> Planner:

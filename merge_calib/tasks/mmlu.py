@@ -72,6 +72,14 @@ def parse_hub(values: Values) -> Draft:
     return Draft(text(values, "question"), choices, whole_number(values, "answer"), subject=subject)
 
 
+def subjects_of(name: str) -> tuple[str, ...]:
+    """The subjects that the task mmlu, mmlu_GROUP or mmlu_SUBJECT asks; none for any other name."""
+    if name == "mmlu":
+        return SUBJECTS
+    key = name.removeprefix("mmlu_") if name.startswith("mmlu_") else ""
+    return GROUPS.get(key, (key,) if key in SUBJECTS else ())
+
+
 def part(name: str) -> Benchmark | None:
     """The task mmlu_SUBJECT or mmlu_GROUP; None for any other name."""
     key = name.removeprefix("mmlu_")

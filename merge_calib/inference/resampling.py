@@ -1,0 +1,52 @@
+"""How often each question is drawn: one set of draws, used for every point alike."""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merge_calib.scores import Integers
+
+Counts = NDArray[np.float32]
+_BLOCK = 4_000_000  # indices drawn at once
+FEWEST_CLUSTERS = 10  # of fewer the spread between clusters cannot be told
+
+
+def seed_of(seed: int, *names: str) -> int:
+    """A seed of its own for what `names` name, so that adding a task leaves the draws of the others as they are."""
+    digest = hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def stratified(strata: Integers, draws: int, seed: int) -> Counts:
+    """How often each of N questions is in each of B samples (B, N), drawn with replacement within its stratum.
+
+    strata (N,): codes from 0. Source: Efron & Tibshirani 1993, chapter 8 (each stratum is a sample of its own).
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.zeros((draws, len(strata)), dtype=np.float32)
+    for code in range(int(strata.max()) + 1):
+        members = np.flatnonzero(strata == code)
+        if len(members):
+            counts[:, members] = _counts(rng, draws, len(members))
+    return counts
+
+
+def clustered(clusters: Integers, draws: int, seed: int) -> Counts:
+    """The same where whole clusters (N,) are drawn, so that a sample's size varies.
+
+    Source: Cameron, Gelbach & Miller 2008, pairs cluster bootstrap.
+    """
+    counts = _counts(np.random.default_rng(seed), draws, int(clusters.max()) + 1)
+    return np.asarray(counts[:, clusters], dtype=np.float32)
+
+
+def _counts(rng: np.random.Generator, draws: int, n: int) -> Counts:
+    """(B, n), each row adding up to n; drawn in blocks, for the indices take eight bytes each."""
+    rows = max(1, _BLOCK // n)
+    blocks = []
+    for start in range(0, draws, rows):
+        size = min(rows, draws - start)
+        drawn = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
+        blocks.append(np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float32))
+    return np.concatenate(blocks)
