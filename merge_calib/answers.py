@@ -81,20 +81,31 @@ def division_of(run: RunDirectory, task: str, ids: Sequence[str], analysis: Anal
         )
     subjects = asked.subjects if asked else ("",) * len(ids)
     given = asked.splits if asked else ()
-    folds = _folds(ids, subjects, given, analysis) if divides else (Fold(*[np.ones(len(ids), dtype=bool)] * 2),)
+    if divides:
+        return Division(task, tuple(ids), tuple(subjects), folds_of(task, ids, subjects, given, analysis), analysis)
+    everything = np.ones(len(ids), dtype=bool)
+    return Division(task, tuple(ids), tuple(subjects), (Fold(everything, everything),), analysis)
+
+
+def folds_of(
+    task: str, ids: Sequence[str], subjects: Sequence[str], given: Sequence[str], analysis: Analysis
+) -> tuple[Fold, ...]:
+    """The folds of a task; `given` names the side of questions that bring it along.
+
+    Raises InputError where a side of one of them is empty.
+    """
+    if analysis.cross_fit:
+        folds = cross_fit(ids, subjects, analysis.cross_fit)
+    else:
+        folds = (divide(ids, subjects, analysis.select_fraction, given),)
     for fold in folds:
         if not (fold.select.any() and fold.report.any()):
             raise InputError(
-                f"task {task}: its {len(ids)} question(s) leave one side of the split empty; some must choose the "
-                "point and others judge it"
+                f"task {task}: of its {len(ids)} question(s) some must choose the point and others judge it, but one "
+                "side is empty; ask more questions"
+                + (f", or fewer folds than --cross-fit {analysis.cross_fit}" if analysis.cross_fit else "")
             )
-    return Division(task, tuple(ids), tuple(subjects), folds, analysis)
-
-
-def _folds(ids: Sequence[str], subjects: Sequence[str], given: Sequence[str], analysis: Analysis) -> tuple[Fold, ...]:
-    if not analysis.cross_fit:
-        return (divide(ids, subjects, analysis.select_fraction, given),)
-    return cross_fit(ids, subjects, analysis.cross_fit)
+    return folds
 
 
 @dataclass(frozen=True)

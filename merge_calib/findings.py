@@ -117,11 +117,14 @@ class Findings:
         rivals, joint = self._known(confidence), self.joint(task, confidence)
         return [recovery(joint, m, point, rivals.base.name, rivals.aligned.name) for m in RECOVERED if joint.has(m)]
 
-    def detectable(self, task: str, measure: str) -> float:
-        """The smallest difference between the selected point and the aligned model that would have been found."""
-        return detectable(
-            self.joint(task, self.confidence), measure, SELECTED, self._known(self.confidence).aligned.name
-        )
+    def detectable(self, task: str, measure: str) -> float | None:
+        """The smallest difference between the selected point and the aligned model that would have been found.
+
+        None where the measure is undefined.
+        """
+        joint = self.joint(task, self.confidence)
+        aligned = self._known(self.confidence).aligned.name
+        return detectable(joint, measure, SELECTED, aligned) if joint.has(measure) else None
 
     def discordance(self, task: str) -> float:
         """Share of judging questions that one of selected point and aligned model answers rightly and the other not."""
@@ -147,11 +150,13 @@ class Findings:
                 found[source, target] = float(np.average(losses, weights=sizes))
         return found
 
-    def certainty(self, confidence: str) -> Certainty:
-        """How sure the frontier of all points is, by the means over tasks."""
+    def certainty(self, confidence: str) -> Certainty | None:
+        """How sure the frontier of all points is, by the means over tasks; None where sce2 is undefined."""
         rivals = self._known(confidence)
         names = [point.name for point in rivals.points]
         joint = self.joint(MEAN, confidence).renamed({name: name for name in names})
+        if not joint.has(ERROR):
+            return None
         accuracy, error = joint.recentred("accuracy"), joint.recentred(ERROR)
         levels = np.linspace(float(joint.values[ERROR].min()), float(joint.values[ERROR].max()), _LEVELS)
         areas = hypervolume(accuracy, error)
@@ -191,7 +196,7 @@ class Findings:
 
     def _floors(self, confidence: str, task: str, fold: int, forecast: str) -> dict[str, Floor]:
         rivals = self._known(confidence)
-        seed = seed_of(self.results.analysis.seed, task)
+        seed = seed_of(self.results.analysis.seed, task, str(fold))
         found = noise_floor(rivals.forecasts(task, fold)[forecast], rivals.bins, REDRAWS, seed)
         assert found.sce is not None
         return {"ece": found.ece, "sce": found.sce}

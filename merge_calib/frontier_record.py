@@ -68,8 +68,10 @@ def _found(findings: Findings) -> dict[str, Any]:
         "claims": [_claim(claim) for claim in findings.claims],
         "chosen_by_fold": [fit.chosen.name for fit in rivals.fits],
         "mixture_weights": [dict(fit.weights) for fit in rivals.fits],
-        "certainty": _certainty(findings.certainty(findings.confidence)),
     }
+    certainty = findings.certainty(findings.confidence)
+    if certainty is not None:
+        found["certainty"] = _certainty(certainty)
     if findings.recovers:
         found["recovery"] = list(_recoveries(findings))
         found["detectable"] = list(_detectable(findings))

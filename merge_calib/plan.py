@@ -37,6 +37,7 @@ class Asking:
     data_dir: Path | None = None
     task_dir: Path | None = None
     four_options: bool = False
+    select_from_validation: bool = False
     confidence: tuple[ConfidenceMethod, ...] = ("choice",)
     num_fewshot: int = 0
     chat: ChatFor = "none"

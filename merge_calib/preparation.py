@@ -14,6 +14,8 @@ import torch
 import transformers
 
 import merge_calib
+from merge_calib.analysis import Analysis
+from merge_calib.answers import folds_of
 from merge_calib.checkpoints.fingerprint import fingerprint
 from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.checkpoints.parent import Parent
@@ -26,7 +28,7 @@ from merge_calib.merging.point import MergePoint
 from merge_calib.opening import open_pair
 from merge_calib.plan import Asking, SweepPlan, dtype_name
 from merge_calib.progress import Watch, unwatched
-from merge_calib.questions import PassageSet, Task
+from merge_calib.questions import PassageSet, Task, TaskSet
 from merge_calib.results import MEAN
 from merge_calib.run_directory import FORMAT
 from merge_calib.scoring.encoder import Dress, Encoder
@@ -66,6 +68,9 @@ def prepare(plan: SweepPlan, watch: Watch = unwatched) -> Preparation:
             "--tasks holds next-token tasks only: a point is selected by multiple-choice questions, so add a task of "
             "those, or use merge-calib evaluate"
         )
+    _require_both_sides(plan, tasks)
+    for task in tasks:
+        _require_sides(task, plan.analysis)
     pair = open_pair(plan.parents, allow_pickle=plan.allow_pickle, trust_remote_code=plan.trust_remote_code)
     head_to_add({slot.name: slot.shape for slot in pair.slots.values()}, pair.host.shape)
     grid = grid_of(plan, pair)
@@ -77,6 +82,13 @@ def prepare(plan: SweepPlan, watch: Watch = unwatched) -> Preparation:
         raise InputError(f"{names} hold the same weights")
     record = _record(plan, tasks, pair, questionnaires, hashes, grid)
     return Preparation(plan, tasks, pair, grid, questionnaires, record)
+
+
+def _require_sides(task: Task, analysis: Analysis) -> None:
+    """Raise InputError where the questions of `task` cannot be divided into those that choose and those that judge."""
+    items = task.questions if isinstance(task, TaskSet) else task.passages
+    splits = [question.split for question in task.questions] if isinstance(task, TaskSet) else []
+    folds_of(task.name, task.ids, [item.subject for item in items], splits, analysis)
 
 
 def grid_of(plan: SweepPlan, pair: ModelPair) -> Grid | None:
@@ -104,6 +116,7 @@ def load_tasks(asking: Asking) -> tuple[Task, ...]:
         task_dir=asking.task_dir,
         hub=asking.data_dir is None,
         four_options=asking.four_options,
+        validation=asking.select_from_validation,
         seed=asking.seed,
     )
     names = asking.tasks or _default_tasks(asking, library)
@@ -156,6 +169,7 @@ def asking_record(asking: Asking) -> dict[str, Any]:
         "bins": asking.bins,
         "limit": asking.limit,
         "limit_seed": asking.limit_seed,
+        "select_from_validation": asking.select_from_validation,
         "batch_tokens": asking.batch_tokens or "auto",
         "device": str(asking.device),
         "threads": torch.get_num_threads(),
@@ -178,6 +192,19 @@ def settings_hash(parent: Parent, *, trust_remote_code: bool) -> str:
     """Hash of the settings that a model computes with: the same weights under another config are another model."""
     config = resolved_config(parent.shape.folder, trust_remote_code=trust_remote_code)
     return hashlib.sha256(json.dumps(settings(config), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _require_both_sides(plan: SweepPlan, tasks: Sequence[Task]) -> None:
+    """Raise InputError where the splits that a source gives leave nothing to choose by, or nothing to judge by."""
+    for task in tasks:
+        splits = {q.split for q in task.questions} if isinstance(task, TaskSet) else set()
+        if not any(splits) or plan.analysis.cross_fit:
+            continue
+        if splits == {"select"} or "select" not in splits:
+            raise InputError(
+                f"task {task.name}: the 'split' of its questions is {' or '.join(sorted(filter(None, splits)))} "
+                "throughout: some must be select, to choose the point, and others report, to judge it"
+            )
 
 
 def _default_tasks(asking: Asking, library: Library) -> tuple[str, ...]:

@@ -80,9 +80,12 @@ class TaskSet:
     def limited(self, limit: int | None, seed: int | None = None) -> "TaskSet":
         """The first `limit` questions, or with a seed a sample of that many; all of them for None.
 
-        A sample keeps the questions' order; which are in it depends on the seed and the ids alone.
+        Where the source divides its questions, so many that select and so many others. A sample keeps the questions'
+        order; which are in it depends on the seed and the ids alone.
         """
-        return replace(self, questions=_limited(self.questions, limit, seed))
+        sides = [tuple(q for q in self.questions if (q.split == "select") == selects) for selects in (True, False)]
+        kept = {q.id for side in sides for q in _limited(side, limit, seed)}
+        return replace(self, questions=tuple(q for q in self.questions if q.id in kept))
 
     @property
     def ids(self) -> tuple[str, ...]:

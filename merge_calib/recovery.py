@@ -174,7 +174,15 @@ def _measured(results: "Results", point: MergePoint) -> Measured:
         for model, place in models.items()
         if (found := results.row(place, task, confidence)) is not None
     ]
-    how = f"Confidence was read by the method `{confidence}`; ECE and SCE have {results.run.plan['bins']} bins."
+    chosen = (
+        "The point was chosen on other questions than these"
+        if results.judged == "report"
+        else "The point was chosen on these very questions; frontier.json of the run judges the procedure"
+    )
+    how = (
+        f"Confidence was read by the method `{confidence}`; ECE and SCE have {results.run.plan['bins']} bins. {chosen}. "
+        "In brackets 95 % intervals; ECE and SCE of a perfectly calibrated model are not 0 either."
+    )
     return Measured(rows, how, results.selection.rule)
 
 

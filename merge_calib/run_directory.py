@@ -256,11 +256,11 @@ class RunDirectory:
 
 
 def _no_models(held: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """What stands against going on with models where a sweep was made from files: it has no weights to compare."""
-    source = held["identity"].get("source")
-    if source is None or held.get("kind", "sweep") != "sweep" or asked.get("kind", "sweep") != "sweep":
+    """What stands against a sweep of models and one made from files in one run: files have no weights to compare."""
+    if held.get("kind", "sweep") != "sweep" or asked.get("kind", "sweep") != "sweep":
         return []
-    return [] if "source" in asked["identity"] else [f"source: the run was made from {source}, asked is a sweep"]
+    was, is_now = (plan["identity"].get("source", "models") for plan in (held, asked))
+    return [] if was == is_now else [f"source: the run was made from {was}, asked is a run made from {is_now}"]
 
 
 def _read_point(path: Path) -> MergePoint:

@@ -44,10 +44,12 @@ def sweep(plan: SweepPlan, watch: Watch = unwatched) -> Results:
     run = RunDirectory(plan.out)
     run.agree(prepared.record)
     experiment = _Experiment(prepared, run, prompts, watch)
+    experiment.agree()
     if not run.exists:
         experiment.load()  # a model that cannot be loaded leaves no folder behind
     with run.locked():
         run.agree(prepared.record)
+        experiment.agree()
         run.extend(prepared.record, prepared.tasks)
         experiment.measure_all()
         results = Results.of(run)
@@ -73,6 +75,11 @@ class _Experiment:
         if prompts is not None:
             self._retention = Retention(run, prompts, self._with_weights_of, self._plan.batch_tokens)
 
+    def agree(self) -> None:
+        """Raise RunDirectoryError where the run measures what points retain on other prompts than `plan` names."""
+        if self._retention is not None:
+            self._retention.agree()
+
     def measure_all(self) -> None:
         strategy = self._prepared.grid or _study(self._plan, self._prepared.record, self._run)
         self._let_aligned_answer(strategy.total)
@@ -86,9 +93,9 @@ class _Experiment:
                 self._retain(point)
                 strategy.hear(point, self._outcome(point))
             advance(1)
-        for point in self._run.points():  # what earlier commands measured before anything was retained
-            if isinstance(point, MergePoint) and self._run.failure(point) is None:
-                self._retain(point)
+        for earlier in self._run.points():  # what earlier commands measured before anything was retained
+            if isinstance(earlier, MergePoint) and self._run.failure(earlier) is None:
+                self._retain(earlier)
 
     def _measure(self, point: MergePoint) -> str | None:
         """Measure what the run lacks of `point`; gives the reason where it cannot be, which the run then keeps.

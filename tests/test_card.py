@@ -7,6 +7,7 @@ import yaml
 from conftest import save_model, tiny_llama
 from huggingface_hub import ModelCard
 
+from merge_calib.analysis import Analysis
 from merge_calib.checkpoints.card import Card, CardParent, Measured
 from merge_calib.checkpoints.licences import (
     RANKS,
@@ -23,6 +24,7 @@ from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.merging.point import MergePoint
 from merge_calib.plan import SweepPlan
 from merge_calib.recovery import parents_record, write_point
+from merge_calib.selection import Rule
 from merge_calib.sweep import sweep
 
 APACHE, MIT, BSD, CC0 = (Licence(id) for id in ("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0"))
@@ -311,7 +313,7 @@ def test_a_checkpoint_has_a_card_and_the_licences_of_both_parents(parents, tmp_p
 
 def test_the_recovered_checkpoint_says_what_was_measured(pair_folders, questions, tmp_path):
     named = Parents(base=str(pair_folders[0]), aligned=(str(pair_folders[1]),))
-    plan = SweepPlan(parents=named, tasks=(str(questions),), out=tmp_path / "run", accuracy_margin=1.0)
+    plan = SweepPlan(parents=named, tasks=(str(questions),), out=tmp_path / "run", analysis=Analysis(rule=Rule(margin=1.0)))
     results = sweep(plan)
     assert results.selection.recovers
     text = (tmp_path / "run" / "checkpoints" / results.selection.point / "README.md").read_text()
@@ -321,6 +323,8 @@ def test_the_recovered_checkpoint_says_what_was_measured(pair_folders, questions
         ("this merge", point),
         ("aligned", MergePoint("linear", 1)),
     ):
-        found = results.get(place, "quiz", "choice")
-        assert f"| {model} | all | quiz | 12 | {found.accuracy:.4f} | {found.ece:.4f} |" in text
+        row = results.row(place, "quiz", "choice", "report")
+        found, interval = row.measurement, results.estimate(row, "accuracy")
+        accuracy = f"{found.accuracy:.4f} ({interval.low:.4f} to {interval.high:.4f})"
+        assert f"| {model} | report | quiz | 6 | {accuracy} | {found.ece:.4f} |" in text
     assert "measured on the questions that this merge was selected on" in text

@@ -5,7 +5,14 @@ import pytest
 
 from merge_calib.degradation.change import Change
 from merge_calib.errors import InputError
-from merge_calib.frontier import Candidate, non_dominated
+from merge_calib.frontier import (
+    Candidate,
+    attainment,
+    dominating_share,
+    hypervolume,
+    non_dominated,
+    non_dominated_share,
+)
 from merge_calib.selection import Rule, select
 
 RULE = (
@@ -119,3 +126,96 @@ def test_change_rate_is_in_percent_of_the_base():
     assert Change(0.04, 0.05).difference == pytest.approx(0.01)
     assert Change(0.0, 0.05).rate is None
     assert Change(None, 0.05).difference is None
+
+
+# Two draws of three points. In the first all are on the frontier; in the second the first beats the other two.
+ACCURACY = np.array([[0.5, 0.6, 0.7], [0.7, 0.6, 0.7]])
+ERROR = np.array([[0.1, 0.2, 0.3], [0.1, 0.2, 0.3]])
+
+
+def drawn(seed: int, steps: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """40 draws of 7 points, on a grid of so many steps, for ties."""
+    rng = np.random.default_rng(seed)
+    shape = 40, 7
+    if steps:
+        return rng.integers(0, steps, shape) / steps, rng.integers(0, steps, shape) / steps
+    return rng.random(shape), rng.random(shape)
+
+
+def test_shares_of_draws_by_hand():
+    assert non_dominated_share(ACCURACY, ERROR).tolist() == [1.0, 0.5, 0.5]
+    assert dominating_share(ACCURACY, ERROR, 1).tolist() == [0.5, 0.0, 0.0]
+    assert dominating_share(ACCURACY, ERROR, 2).tolist() == [0.0, 0.0, 0.0]  # .7 is not above .7
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_shares_equal_the_frontier_of_each_draw_counted(steps):
+    accuracy, error = drawn(1, steps)
+    fronts = [non_dominated([candidate(i, *pair) for i, pair in enumerate(zip(*d))]) for d in zip(accuracy, error)]
+    assert non_dominated_share(accuracy, error) == pytest.approx(np.mean(fronts, axis=0))
+    wins = [[a[i] > a[3] and e[i] < e[3] for i in range(7)] for a, e in zip(accuracy, error, strict=True)]
+    assert dominating_share(accuracy, error, 3) == pytest.approx(np.mean(wins, axis=0))
+
+
+def test_points_that_are_drawn_alike_are_all_on_the_frontier_and_none_dominates():
+    same = np.full((5, 3), 0.5)
+    assert non_dominated_share(same, same).tolist() == [1, 1, 1]
+    assert dominating_share(same, same, 0).tolist() == [0, 0, 0]
+
+
+def test_hypervolume_by_hand():
+    # Errors .1 to .2 are covered to .5, .2 to .3 to .6, .3 to 1 to .7; in the second draw all to .7 from .1 on.
+    assert hypervolume(ACCURACY, ERROR) == pytest.approx([0.05 + 0.06 + 0.49, 0.9 * 0.7])
+    assert hypervolume(ACCURACY, ERROR, (0.55, 0.25)) == pytest.approx([0.05 * 0.05, 0.15 * 0.15])
+
+
+def test_points_beyond_the_reference_add_nothing():
+    assert hypervolume(np.array([[0.4]]), np.array([[0.2]]), (0.5, 1.0)) == 0
+    assert hypervolume(np.array([[0.9]]), np.array([[0.7]]), (0.0, 0.5)) == 0
+    within = hypervolume(np.array([[0.5]]), np.array([[0.3]]), (0.0, 0.5))
+    assert hypervolume(np.array([[0.5, 0.9]]), np.array([[0.3, 0.7]]), (0.0, 0.5)) == within
+
+
+def test_a_negative_error_is_worth_more_than_none():
+    assert hypervolume(np.array([[0.5]]), np.array([[-0.1]])) == pytest.approx([0.55])
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_hypervolume_equals_the_share_of_a_fine_grid_that_is_dominated(steps):
+    accuracy, error = drawn(2, steps)
+    cells = (np.arange(200) + 0.5) / 200
+    for a, e, area in zip(accuracy[:8], error[:8], hypervolume(accuracy, error), strict=False):
+        under = (a[:, None, None] >= cells[:, None]) & (e[:, None, None] <= cells)
+        assert area == pytest.approx(under.any(0).mean(), abs=0.01)  # two cells' width
+
+
+def test_hypervolume_depends_neither_on_order_nor_on_points_that_are_beaten_and_grows_with_others():
+    accuracy, error = drawn(3)
+    order = np.random.default_rng(0).permutation(7)
+    whole = hypervolume(accuracy, error)
+    assert hypervolume(accuracy[:, order], error[:, order]) == pytest.approx(whole)
+    kept = [non_dominated([candidate(i, *p) for i, p in enumerate(zip(a, e))]) for a, e in zip(accuracy, error)]
+    alone = [hypervolume(a[None, k], e[None, k])[0] for a, e, k in zip(accuracy, error, kept, strict=True)]
+    assert alone == pytest.approx(whole)
+    assert (hypervolume(accuracy[:, :4], error[:, :4]) <= whole + 1e-12).all()
+
+
+def test_attainment_by_hand():
+    levels = np.array([0.05, 0.1, 0.25, 0.3])
+    attained = attainment(ACCURACY, ERROR, levels, (0.0, 1.0))
+    assert attained.tolist() == [[-np.inf, 0.5, 0.6, 0.7], [-np.inf, 0.7, 0.7, 0.7]]
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_attainment_equals_a_plain_loop_over_draws(steps):
+    accuracy, error = drawn(4, steps)
+    levels, quantiles = np.linspace(0, 1, 9), (0.05, 0.5, 0.95)
+    found = attainment(accuracy, error, levels, quantiles)
+    for i, level in enumerate(levels):
+        best = sorted(
+            max((x for x, y in zip(a, e, strict=True) if y <= level), default=-np.inf)
+            for a, e in zip(accuracy, error, strict=True)
+        )
+        assert found[:, i].tolist() == [best[int(q * 39)] for q in quantiles]
+    assert (np.diff(found, axis=1)[np.isfinite(found[:, 1:])] >= 0).all()  # more error allowed, no less attained
+    assert (found[0] <= found[1]).all()

@@ -13,7 +13,9 @@ from conftest import refused, write_questions
 from merge_calib.calibration import metrics
 from merge_calib.checkpoints.opening import Parents
 from merge_calib.errors import InputError, RunDirectoryError
-from merge_calib.letter_logits import Layout, LettersPlan, import_letters, read_letters
+from merge_calib.letter_logits.importing import import_letters
+from merge_calib.letter_logits.letters_plan import Layout, LettersPlan
+from merge_calib.letter_logits.reading import read_letters
 from merge_calib.plan import SweepPlan
 from merge_calib.run_directory import RunDirectory
 from merge_calib.scores import load_scores
@@ -106,7 +108,7 @@ def test_measures_are_those_of_a_plain_loop_over_the_files(sides, tmp_path):
                 nll += math.log(sum(math.exp(logit) for logit in logits)) - logits[right]
                 hits += logits.index(max(logits)) == right
                 n += 1
-        found = results.get(point, "mmlu", "choice")
+        found = results.get(point, "mmlu", "choice", "all")
         assert found.n == n == 15
         assert found.accuracy == hits / n
         assert found.nll == pytest.approx(nll / n, abs=1e-12)
@@ -119,7 +121,7 @@ def test_what_letters_have_of_the_vocabulary_is_unknown_even_where_logits_are_sm
             rows = read_rows(path)
             write_rows(path, [[*row[:6], *(str(float(value) - 40) for value in row[6:10]), *row[10:]] for row in rows])
     low = import_letters(plan(sides, tmp_path))
-    assert low.get(low.points[0], "mmlu", "choice").letter_mass is None
+    assert low.get(low.points[0], "mmlu", "choice", "all").letter_mass is None
     shutil.rmtree(sides[0])
     shutil.rmtree(sides[1])
     high = import_letters(
@@ -128,7 +130,7 @@ def test_what_letters_have_of_the_vocabulary_is_unknown_even_where_logits_are_sm
         )
     )
     for point in low.points:
-        one, other = low.get(point, "mmlu", "choice"), high.get(point, "mmlu", "choice")
+        one, other = low.get(point, "mmlu", "choice", "all"), high.get(point, "mmlu", "choice", "all")
         assert one.nll == pytest.approx(other.nll, abs=1e-12)
         assert one.sce == pytest.approx(other.sce, abs=1e-12)
 
@@ -151,7 +153,7 @@ def test_questions_have_the_ids_and_the_order_of_a_sweep_on_mmlu(sides, tmp_path
     assert results.run.asked("mmlu").ids == task.ids
     assert results.run.asked("mmlu").subjects == tuple(q.subject for q in task.questions)
     assert results.run.plan["tasks"]["mmlu"]["sha256"] == task.sha256
-    assert results.run.plan["repeated_questions"] == 1
+    assert results.run.plan["tasks"]["mmlu"]["repeated"] == 1
     assert sum(id.endswith("-2") for id in task.ids) == 1
 
 
@@ -172,16 +174,17 @@ def test_a_group_whose_subjects_are_not_all_there_is_refused(sides, tmp_path):
 
 def test_other_questions_have_a_task_and_columns_of_their_own(tmp_path):
     header = ["topic", "text", "yes", "no", "gold", "a", "b"]
-    rows = [["night_sky", "Is the moon far?", "yes", "no", "a"], ["sea", "Is the sea dry?", "yes", "no", "B"]]
+    pair = [["night_sky", "Is moon {} far?", "yes", "no", "a"], ["sea", "Is sea {} dry?", "yes", "no", "B"]]
+    rows = [[topic, text.format(i), *rest] for i in range(6) for topic, text, *rest in pair]
     base = write_rows(tmp_path / "before.csv", [[*row, "2", "1"] for row in rows], header)
     aligned = write_rows(tmp_path / "after.csv", [[*row, "5", "1"] for row in rows], header)
     layout = Layout(question="text", choices=("yes", "no"), answer="gold", logits=("a", "b"), subject="topic")
     results = import_letters(plan((base, aligned), tmp_path, tasks=("nature",), layout=layout))
-    found = results.get(results.points[0], "nature", "choice")
-    assert (found.n, found.accuracy) == (2, 0.5)
+    found = results.get(results.points[0], "nature", "choice", "all")
+    assert (found.n, found.accuracy) == (12, 0.5)
     right = math.e / (math.e + 1)
     assert found.nll == pytest.approx(-(math.log(right) + math.log(1 - right)) / 2)
-    assert results.run.asked("nature").subjects == ("night sky", "sea")
+    assert results.run.asked("nature").subjects == ("night sky",) * 6 + ("sea",) * 6
     without = import_letters(
         LettersPlan(
             base=base,
@@ -191,7 +194,7 @@ def test_other_questions_have_a_task_and_columns_of_their_own(tmp_path):
             layout=Layout(question="text", choices=("yes", "no"), answer="gold", logits=("a", "b")),
         )
     )
-    assert without.run.asked("nature").subjects == ("", "")
+    assert without.run.asked("nature").subjects == ("",) * 12
 
 
 def test_the_names_of_the_files_may_end_in_csv_alone_and_other_files_are_left_alone(tmp_path):
@@ -207,16 +210,15 @@ def test_an_option_without_text_is_kept_and_counted(sides, tmp_path, call):
         cell(side / "anatomy_test_logits.csv", 0, "3", "")
     code, printed, said = call("letters", "--base", sides[0], "--aligned", sides[1], "--out", tmp_path / "out")
     assert code == 0, said
-    assert "1 question(s) have an option without text" in said
-    assert "more than once" not in said
-    assert "15 questions" in printed
+    assert said == "mmlu: 1 question(s) have an option without text\n"
+    assert "choice, 1 task" in printed
 
 
 def test_the_command_reports_and_reports_again_from_what_is_stored(sides, tmp_path, call):
     out = tmp_path / "out"
     code, printed, said = call("letters", "--base", sides[0], "--aligned", sides[1], "--out", out)
     assert code == 0, said
-    assert "choice, 1 task, 15 questions" in printed
+    assert "choice, 1 task" in printed
     before = files(out)
     assert {"report.md", "results.csv", "frontier.json", "questions/mmlu.jsonl"} <= set(before)
     shutil.rmtree(sides[0])
@@ -247,11 +249,15 @@ def test_a_sweep_into_such_a_run_is_refused_and_the_other_way_round(sides, tmp_p
     quiz = write_questions(tmp_path / "quiz.jsonl", 12)
     parents = Parents(base=str(pair_folders[0]), aligned=(str(pair_folders[1]),))
     asked = SweepPlan(parents=parents, out=tmp_path / "out", tasks=(str(quiz),), lambdas=(0.0, 1.0))
-    with pytest.raises(RunDirectoryError, match="source: the run was made from letter logits, asked is a sweep"):
+    with pytest.raises(
+        RunDirectoryError, match="source: the run was made from letter logits, asked is a run made from models"
+    ):
         sweep(asked)
     assert files(tmp_path / "out") == before
     swept = sweep(SweepPlan(parents=parents, out=tmp_path / "swept", tasks=(str(quiz),), lambdas=(0.0, 1.0)))
-    with pytest.raises(RunDirectoryError, match="source: the run has None, asked is letter logits"):
+    with pytest.raises(
+        RunDirectoryError, match="source: the run was made from models, asked is a run made from letter logits"
+    ):
         import_letters(LettersPlan(base=sides[0], aligned=sides[1], out=swept.run.path))
 
 
@@ -294,12 +300,12 @@ def damaged(folder: Path, what: str) -> None:
         ("word", "aligned/anatomy_test_logits.csv:6: column 'Logit_B' must hold a finite number, not 'high'"),
         ("gold", "aligned/anatomy_test_logits.csv:6: column '5': answer 'E' is outside the 4 choices"),
         ("no gold", "aligned/anatomy_test_logits.csv:6: column '5': the answer must be a letter, not the text ''"),
-        ("question", "aligned/anatomy_test_logits.csv:6: its question is not that of"),
-        ("option", "aligned/anatomy_test_logits.csv:6: its choices is not that of"),
-        ("other gold", "aligned/anatomy_test_logits.csv:6: its answer is not that of"),
+        ("question", "aligned/anatomy_test_logits.csv:6: another question than"),
+        ("option", "aligned/anatomy_test_logits.csv:6: another list of options than"),
+        ("other gold", "aligned/anatomy_test_logits.csv:6: another right letter than"),
         ("shorter", "aligned/anatomy_test_logits.csv:10: the file ends here with 5 question(s)"),
         ("longer", "aligned/anatomy_test_logits.csv:14: the file ends here with 7 question(s)"),
-        ("swapped", "aligned/anatomy_test_logits.csv:2: its question is not that of"),
+        ("swapped", "aligned/anatomy_test_logits.csv:2: another question than"),
         ("no column", "aligned/anatomy_test_logits.csv:1: column 'Logit_D' is missing; here are: '0', '1'"),
         ("ragged", "aligned/anatomy_test_logits.csv:2: the header names 12 columns, here are 11"),
         ("no rows", "aligned/anatomy_test_logits.csv:1: the file holds a header and no question"),
@@ -369,7 +375,7 @@ REAL = {
 @pytest.mark.parametrize("name", REAL)
 def test_real_letters_give_the_known_measures(llama, name):
     results = llama[1]
-    found = [results.get(point, "mmlu", "choice") for point in results.points]
+    found = [results.get(point, "mmlu", "choice", "all") for point in results.points]
     assert tuple(round(getattr(m, name), 4) for m in found) == REAL[name]
     assert [m.n for m in found] == [14042, 14042]
     assert [m.letter_mass for m in found] == [None, None]
@@ -382,14 +388,14 @@ def test_real_letters_have_the_ids_of_mmlu_where_the_texts_agree(llama, shared_d
     differing = sum(one != other for one, other in zip(asked.ids, task.ids, strict=True))
     assert differing == 12
     assert asked.subjects == tuple(q.subject for q in task.questions)
-    assert llama[1].run.plan["questions_without_text"] == 10
-    assert llama[1].run.plan["repeated_questions"] == 27
+    record = llama[1].run.plan["tasks"]["mmlu"]
+    assert (record["repeated"], record["without_text"]) == (27, 10)
 
 
 def test_real_letters_by_group_are_a_part_of_the_whole(llama, tmp_path):
     groups = ("mmlu_stem", "mmlu_humanities", "mmlu_social_sciences", "mmlu_other")
     results = import_letters(plan(llama[0], tmp_path, tasks=groups))
-    counts = [results.get(results.points[0], group, "choice").n for group in groups]
+    counts = [results.get(results.points[0], group, "choice", "all").n for group in groups]
     assert counts == [3153, 4705, 3077, 3107]
     hits = [results.run.scores(results.points[0], group, "choice").predictions for group in groups]
     assert sum(metrics.accuracy(p) * n for p, n in zip(hits, counts, strict=True)) == pytest.approx(

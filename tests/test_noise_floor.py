@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from merge_calib.calibration import metrics
-from merge_calib.calibration.noise_floor import Floor, NoiseFloor, noise_floor, redraw_answers, redraw_hits
+from merge_calib.calibration.noise_floor import Floor, mean_floor, noise_floor, redraw_answers, redraw_hits
 from merge_calib.errors import ScoringError
 from merge_calib.scores import ChoiceScores, Predictions, TopPredictions
 
@@ -28,45 +28,50 @@ def ragged(seed: int, n: int) -> Predictions:
     return ChoiceScores(tuple(map(str, range(n))), mask.argmax(1), logits, mask).predictions
 
 
-def slow(observed: float, redrawn: list[float]) -> Floor:
+def numbers(floor: Floor) -> tuple[float, float, float]:
+    return floor.mean, floor.p95, floor.p_value
+
+
+def slow(observed: float, redrawn: list[float]) -> tuple[float, float, float]:
     as_large = sum(value >= observed - 1e-12 for value in redrawn)
-    return Floor(
-        pytest.approx(sum(redrawn) / len(redrawn), abs=1e-12),
-        pytest.approx(np.percentile(redrawn, 95), abs=1e-12),
-        (1 + as_large) / (1 + len(redrawn)),
-    )
+    return sum(redrawn) / len(redrawn), float(np.percentile(redrawn, 95)), (1 + as_large) / (1 + len(redrawn))
 
 
 @pytest.mark.parametrize("bins", [7, 10, 15])
 @pytest.mark.parametrize("p", [calibrated(0, 200), calibrated(1, 150, 2, 1.2), ragged(2, 120)])
 def test_floor_equals_the_metrics_of_redrawn_labels(p, bins):
     redrawn = [replace(p, answers=y) for y in redraw_answers(p, 40, seed=3)]
-    assert noise_floor(p, bins, redraws=40, seed=3) == NoiseFloor(
-        slow(metrics.ece(p, bins), [metrics.ece(one, bins) for one in redrawn]),
-        slow(metrics.sce(p, bins), [metrics.sce(one, bins) for one in redrawn]),
-    )
+    found = noise_floor(p, bins, redraws=40, seed=3)
+    for floor, metric in ((found.ece, metrics.ece), (found.sce, metrics.sce)):
+        values = [metric(one, bins) for one in redrawn]
+        assert floor.observed == pytest.approx(metric(p, bins), abs=1e-12)
+        assert floor.redrawn == pytest.approx(values, abs=1e-12)
+        assert numbers(floor) == pytest.approx(slow(metric(p, bins), values), abs=1e-12)
 
 
 def test_next_tokens_have_the_floor_of_redrawn_hits_and_no_classwise_one():
     whole = calibrated(4, 200)
     p = TopPredictions(whole.confidence, whole.hit, whole.log_truth)
     redrawn = [metrics.ece(replace(p, hit=hit)) for hit in redraw_hits(p, 40, seed=3)]
-    assert noise_floor(p, 10, redraws=40, seed=3) == NoiseFloor(slow(metrics.ece(p), redrawn), None)
+    found = noise_floor(p, 10, redraws=40, seed=3)
+    assert numbers(found.ece) == pytest.approx(slow(metrics.ece(p), redrawn), abs=1e-12)
+    assert found.sce is None
 
 
 def test_floor_by_hand():
     # One question told half and half: either label gives a gap of .5, so that nothing else can come out.
     coin = Predictions.from_probabilities(np.array([[0.5, 0.5]]), np.array([1]))
-    assert noise_floor(coin) == NoiseFloor(Floor(0.5, 0.5, 1.0), Floor(0.5, 0.5, 1.0))
+    assert numbers(noise_floor(coin).ece) == (0.5, 0.5, 1.0)
+    assert numbers(noise_floor(coin).sce) == (0.5, 0.5, 1.0)
 
 
 def test_a_model_that_is_certain_has_no_noise():
     certain = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
     right = Predictions.from_probabilities(certain, np.array([1, 2, 0]))
     wrong = Predictions.from_probabilities(certain, np.array([1, 2, 2]))
-    assert noise_floor(right, redraws=19).sce == Floor(0.0, 0.0, 1.0)
-    assert noise_floor(wrong, redraws=19).sce == Floor(0.0, 0.0, 1 / 20)
-    assert noise_floor(wrong, redraws=19).ece == Floor(0.0, 0.0, 1 / 20)
+    assert numbers(noise_floor(right, redraws=19).sce) == (0.0, 0.0, 1.0)
+    assert numbers(noise_floor(wrong, redraws=19).sce) == (0.0, 0.0, 1 / 20)
+    assert numbers(noise_floor(wrong, redraws=19).ece) == (0.0, 0.0, 1 / 20)
 
 
 def test_labels_are_drawn_as_often_as_told_and_never_where_impossible():
@@ -80,10 +85,23 @@ def test_labels_are_drawn_as_often_as_told_and_never_where_impossible():
     assert share == pytest.approx(told, abs=4 * 0.5 / np.sqrt(20_000))
 
 
-def test_rows_that_miss_one_by_rounding_never_draw_an_option_that_is_not_there():
-    short = np.tile([0.5, 0.5 - 5e-7, 0.0], (50_000, 1))
-    p = Predictions.from_probabilities(short, np.zeros(50_000, dtype=np.int64), short > 0)
-    assert max(int(y.max()) for y in redraw_answers(p, 20, seed=0)) == 1
+class Drawn:
+    """A generator whose every number is the same."""
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def random(self, n: int) -> np.ndarray:
+        return np.full(n, self.number)
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0.0, 2), (np.nextafter(1.0, 0), 1)])
+def test_the_ends_of_the_random_numbers_never_draw_an_impossible_option(monkeypatch, number, expected):
+    # The row misses 1 by less than is refused, and begins and ends with an option of probability 0.
+    short = np.array([[0.0, 0.5, 0.5 - 5e-7, 0.0]])
+    p = Predictions.from_probabilities(short, np.array([1]), short > 0)
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Drawn(number))
+    assert [y.tolist() for y in redraw_answers(p, 1, seed=0)] == [[expected]]
 
 
 # Mean of metrics.sce over 1,500, 800, 400 and 100 sets with labels drawn from their rows: the floor without a redraw.
@@ -107,7 +125,9 @@ def test_a_calibrated_model_gets_small_p_values_as_rarely_as_they_say_and_anothe
 
 def test_the_seed_decides_the_redraws():
     p = calibrated(0, 100)
-    assert noise_floor(p, seed=1) == noise_floor(p, seed=1) != noise_floor(p, seed=2)
+    first, again, other = (noise_floor(p, seed=seed).sce.redrawn for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 def test_the_order_of_questions_moves_the_floor_by_chance_alone():
@@ -115,6 +135,29 @@ def test_the_order_of_questions_moves_the_floor_by_chance_alone():
     moved = noise_floor(p.take(np.random.default_rng(0).permutation(1000)))
     # a redrawn SCE has a standard deviation of .004, so a mean of 200 has .0003
     assert moved.sce.mean == pytest.approx(noise_floor(p).sce.mean, abs=0.0015)
+
+
+def test_a_redrawn_value_that_rounding_makes_smaller_counts_as_equal():
+    assert 0.1 + 0.2 > 0.3
+    assert Floor(0.1 + 0.2, np.array([0.3, 0.2])).p_value == 2 / 3
+
+
+def test_the_floor_of_a_mean_by_hand():
+    floors = [Floor(0.3, np.array([0.1, 0.2, 0.3])), Floor(0.1, np.array([0.3, 0.0, 0.1]))]
+    alike, weighted = mean_floor(floors), mean_floor(floors, [3, 1])
+    assert alike.redrawn == pytest.approx([0.2, 0.1, 0.2])
+    assert (alike.observed, alike.mean, alike.p_value) == pytest.approx((0.2, 0.5 / 3, 3 / 4))
+    assert weighted.redrawn == pytest.approx([0.15, 0.15, 0.25])
+    assert (weighted.observed, weighted.p_value) == pytest.approx((0.25, 2 / 4))
+
+
+def test_the_floor_of_a_mean_is_that_of_redrawing_every_task_and_averaging():
+    tasks = [calibrated(0, 100), calibrated(1, 300, 3), ragged(2, 50)]
+    redraws = [[metrics.sce(replace(p, answers=y)) for y in redraw_answers(p, 40, s)] for s, p in enumerate(tasks)]
+    averaged = [sum(values) / 3 for values in zip(*redraws, strict=True)]
+    observed = sum(metrics.sce(p) for p in tasks) / 3
+    found = mean_floor([noise_floor(p, redraws=40, seed=s).sce for s, p in enumerate(tasks)])
+    assert numbers(found) == pytest.approx(slow(observed, averaged), abs=1e-12)
 
 
 def test_no_questions_and_no_redraws_are_refused():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from merge_calib.calibration import metrics
-from merge_calib.calibration.squared import Squared, ece2, sce2
+from merge_calib.calibration.squared import Squared, ece2, sce2, squared_errors
 from merge_calib.errors import ScoringError
 from merge_calib.scores import ChoiceScores, Predictions, TopPredictions
 
@@ -187,3 +187,10 @@ def test_questions_that_share_no_bin_are_refused_rather_than_given_zero():
         ece2(top([0.95, 0.55], [True, True]))
     with pytest.raises(ScoringError, match="a bin with two questions"):
         ece2(top([], []))
+
+
+def test_squared_errors_are_those_that_the_predictions_have():
+    p = ragged(7, 100)
+    assert squared_errors(p, 15) == {"ece2": ece2(p, 15).value, "sce2": sce2(p, 15).value}
+    assert list(squared_errors(top([0.95, 0.92], [True, True]))) == ["ece2"]
+    assert squared_errors(top([0.95, 0.55], [True, True])) == {}

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import merge_calib.measuring as measuring_module
+from merge_calib.analysis import Analysis
 from merge_calib.checkpoints.opening import Parents
 from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.errors import CheckpointError, InputError, OutputError, RunDirectoryError, ScoringError
@@ -29,6 +30,7 @@ from merge_calib.plan import SweepPlan, parse_confidences, parse_lambdas
 from merge_calib.run_directory import RunDirectory
 from merge_calib.scores import load_scores
 from merge_calib.scoring.model import LanguageModel
+from merge_calib.selection import Rule
 from merge_calib.sweep import PointLeftOutWarning, sweep
 from merge_calib.tasks import load_task
 
@@ -51,9 +53,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
 
 
-def rows(out: Path) -> list[dict[str, str]]:
+def rows(out: Path, split: str = "all") -> list[dict[str, str]]:
     with (out / "results.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+        return [row for row in csv.DictReader(file) if row["split"] == split]
 
 
 @pytest.fixture
@@ -114,7 +116,7 @@ def test_scores_at_both_ends_and_between_equal_a_plain_loop_over_saved_checkpoin
 def test_the_recovered_checkpoint_gives_the_scores_of_the_sweep(pair_folders, tmp_path):
     out = tmp_path / "out"
     questions = write_questions(tmp_path / "quiz.jsonl", 12, seed=4)  # a seed that selects a point between
-    results = sweep(plan(pair_folders, questions, out, accuracy_margin=1.0))
+    results = sweep(plan(pair_folders, questions, out, analysis=Analysis(rule=Rule(margin=1.0))))
     assert results.selection.recovers
     recovered = out / "checkpoints" / results.selection.point
     again = sweep(plan((recovered, pair_folders[1]), questions, tmp_path / "again", lambdas="0,1"))
@@ -133,9 +135,11 @@ def test_nothing_is_recovered_where_the_aligned_model_is_selected(pair_folders, 
     assert "lambda > 0" in frontier["selected"]["rule"]
     [base, aligned] = frontier["points"]["choice"]
     assert (base["lambda"], aligned["lambda"]) == (0.0, 1.0)
-    means = {row["lambda"]: row for row in rows(tmp_path / "out") if row["task"] == "mean"}
+    means = {row["lambda"]: row for row in rows(tmp_path / "out", "report") if row["task"] == "mean"}
     assert base["sce"] == float(means["0.0"]["sce"])
-    assert frontier["frontier"]["choice"] == ["linear-lambda-1.0000"]
+    best = max((base, aligned), key=lambda point: (point["accuracy"], -point["sce"]))
+    assert best["point"] in frontier["frontier"]["choice"]
+    assert frontier["claims"] == []
     assert frontier["unmeasured"] == 0
 
 
@@ -489,6 +493,8 @@ def test_prompts_that_are_too_long_are_cut_and_counted_or_refused(short_pair, qu
 def test_choices_that_are_equal_are_asked_and_tie(pair_folders, tmp_path):
     path = tmp_path / "same.jsonl"
     path.write_text(json.dumps({"question": "Which?", "choices": ["red", "red", "blue"], "answer": 1}) + "\n")
+    with path.open("a") as file:
+        file.write(json.dumps({"question": "And which now?", "choices": ["red", "red", "blue"], "answer": 1}) + "\n")
     sweep(plan(pair_folders, path, tmp_path / "out", lambdas="0,1", confidence="continuation-sum"))
     scores = load_scores(tmp_path / "out" / "scores" / "linear-lambda-0.0000" / "same.continuation-sum.npz").logprobs
     assert scores[0, 0] == scores[0, 1] != scores[0, 2]

@@ -1,6 +1,10 @@
 """The tables of Oh & Hwang 2024 checked against themselves: absolute values that give each change and rate, and ranks.
 
     python tools/check_published_degradation.py choice.csv > tools/results/degradation_published.md
+    python tools/check_published_degradation.py choice.csv --csv > derived.csv
+
+The second form prints values that give the printed changes and rates, for `merge-calib degradation --published`; they
+are examples from within the rounding, not what the authors measured.
 
 The file has a block of seven pairs for each of ten tasks; in a line change, rate and rank of ECE, SCE and accuracy.
 """
@@ -66,7 +70,10 @@ class Check(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
-    print(page(read_cells(parser.parse_args().file)), end="")
+    parser.add_argument("--csv", action="store_true")
+    options = parser.parse_args()
+    cells = read_cells(options.file)
+    print(absolute_csv(cells) if options.csv else page(cells), end="")
 
 
 def read_cells(path: Path) -> list[Cell]:

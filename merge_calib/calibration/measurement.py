@@ -11,7 +11,7 @@ from merge_calib.calibration.adaptive import adaptive_ece
 from merge_calib.calibration.corp import brier_split
 from merge_calib.calibration.selective import risk_coverage_area
 from merge_calib.calibration.smooth import smooth_ece
-from merge_calib.calibration.squared import ece2, sce2
+from merge_calib.calibration.squared import squared_errors
 from merge_calib.scores import Booleans, ChoiceScores, Predictions, Scores
 
 
@@ -65,6 +65,7 @@ def measure(scores: Scores, confidence: str, bins: int = 10, rows: Booleans | No
     whole = p if isinstance(p, Predictions) else None
     letters = scores if isinstance(scores, ChoiceScores) and confidence == "choice" else None
     split = brier_split(whole) if whole else None
+    squared = squared_errors(p, bins)
     return Measurement(
         n=len(p.hit),
         accuracy=metrics.accuracy(p),
@@ -80,8 +81,8 @@ def measure(scores: Scores, confidence: str, bins: int = 10, rows: Booleans | No
         sce_15=metrics.sce(whole, 15) if whole else None,
         letter_mass=float(letters.option_mass[rows].mean()) if letters and letters.is_normalised else None,
         letter_bias=metrics.letter_bias(whole) if letters and whole else None,
-        ece2=ece2(p, bins).value,
-        sce2=sce2(whole, bins).value if whole else None,
+        ece2=squared.get("ece2"),
+        sce2=squared.get("sce2"),
         adaptive_ece=adaptive_ece(p, bins),
         smooth_ece=smooth_ece(p),
         overconfidence=metrics.overconfidence(p),

@@ -85,7 +85,7 @@ def auroc(p: AnyPredictions) -> float | None:
     wrong = len(p.hit) - right
     if right == 0 or wrong == 0:
         return None
-    ranks = rankdata(p.confidence)
+    ranks = rankdata(comparable(p.confidence))
     return float((ranks[p.hit].sum() - right * (right + 1) / 2) / (right * wrong))
 
 

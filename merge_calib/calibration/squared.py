@@ -1,6 +1,7 @@
 """Squared calibration error without the bias that finite samples give the plug-in measures."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,3 +60,12 @@ def _debiased(classes: Iterable[tuple[Floats, Booleans]], bins: int) -> Squared:
             f"the squared calibration error needs a bin with two questions; {items} probabilities fill no bin twice"
         )
     return Squared(total / items, dropped)
+
+
+def squared_errors(p: AnyPredictions, bins: int = 10) -> dict[str, float]:
+    """ece2 and sce2 by name, those that `p` has: sce2 needs all options, and both a bin with two questions."""
+    found = {}
+    for name, measure in (("ece2", ece2), *((("sce2", sce2),) if isinstance(p, Predictions) else ())):
+        with suppress(ScoringError):
+            found[name] = measure(p, bins).value
+    return found

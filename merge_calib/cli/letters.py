@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from merge_calib.cli.options import FOLDER, split_list
+from merge_calib.cli.options import FOLDER, analysing, analysis_options, split_list
 
 PATH = click.Path(path_type=Path)
 
@@ -42,18 +42,14 @@ PATH = click.Path(path_type=Path)
     help="Column of the subject.  [default: SUBJECT_test_logits.csv or SUBJECT.csv tells it]",
 )
 @click.option("--bins", default=10, show_default=True, help="M, the number of bins of ECE and SCE.")
-@click.option(
-    "--accuracy-margin",
-    default=0.005,
-    show_default=True,
-    help="Accuracy that the selected point may lose against the aligned model.",
-)
+@analysing
 def letters(tasks: str, **options: Any) -> None:
     """Make a run from CSV files of letter logits.
 
     Base and aligned model become the two points of a run; no model is read.
     """
-    from merge_calib.letter_logits import Layout, LettersPlan, import_letters, notes
+    from merge_calib.letter_logits.importing import import_letters, notes
+    from merge_calib.letter_logits.letters_plan import Layout, LettersPlan
     from merge_calib.report import write_report
     from merge_calib.report.summary import summary
 
@@ -64,7 +60,8 @@ def letters(tasks: str, **options: Any) -> None:
         logits=split_list("--logit-columns", options.pop("logit_columns")),
         subject=options.pop("subject_column"),
     )
-    results = import_letters(LettersPlan(tasks=split_list("--tasks", tasks), layout=layout, **options))
+    named = split_list("--tasks", tasks)
+    results = import_letters(LettersPlan(tasks=named, layout=layout, analysis=analysis_options(options), **options))
     with results.run.locked():
         write_report(results)
     click.echo(summary(results))

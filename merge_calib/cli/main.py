@@ -6,6 +6,7 @@ import click
 
 import merge_calib
 from merge_calib.cli.check import check
+from merge_calib.cli.degradation import degradation
 from merge_calib.cli.demo import demo
 from merge_calib.cli.evaluate import evaluate
 from merge_calib.cli.letters import letters
@@ -22,7 +23,7 @@ def main() -> None:
     """Recover the calibration that alignment took from a language model, by merging it with its base."""
 
 
-for command in (sweep, demo, evaluate, merge, letters, check, report, tasks):
+for command in (sweep, demo, evaluate, merge, letters, check, report, degradation, tasks):
     main.add_command(command)
 
 

@@ -219,7 +219,12 @@ def sweeping(command: F) -> F:
             help="Measure how much of the alignment each point keeps.",
         ),
     ]
-    return _apply(options, analysing(command))
+    validation = click.option(
+        "--select-from-validation",
+        is_flag=True,
+        help="Choose and tune by the questions of each benchmark's own validation split, asked besides the test.",
+    )
+    return _apply([*options, validation], analysing(command))
 
 
 def analysing(command: F) -> F:

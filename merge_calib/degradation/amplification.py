@@ -9,7 +9,7 @@ from merge_calib.degradation.change import recentred, spread_estimate
 from merge_calib.inference.estimate import Estimate
 from merge_calib.scores import Booleans, Floats
 
-_NO_SPREAD = 1e-12  # what is left of draws that are all the same
+_ROUNDING = 1e-12  # what sums of the same numbers differ by: no spread, no rise and no fall
 
 
 @dataclass(frozen=True)
@@ -133,14 +133,15 @@ def holm(p_values: Floats) -> Floats:
 
 def _one_sided(worse: Floats, spread: Floats) -> Floats:
     """p-values (K,) of a normal test; without any spread there is nothing to test and p is 1."""
-    z = np.divide(worse, spread, out=np.full(len(worse), -np.inf), where=spread > _NO_SPREAD)
+    z = np.divide(worse, spread, out=np.full(len(worse), -np.inf), where=spread > _ROUNDING)
     return np.asarray(norm.sf(z), dtype=np.float64)
 
 
 def _tau(values: Floats) -> Floats:
     """Tau-b of each row (B, L) with the order of its columns (B,); NaN for a constant row."""
     first, second = np.triu_indices(values.shape[1], 1)
-    signs = np.sign(values[:, second] - values[:, first])
+    rises = values[:, second] - values[:, first]
+    signs = np.where(np.abs(rises) > _ROUNDING, np.sign(rises), 0.0)
     differing = np.abs(signs).sum(1)
     with np.errstate(invalid="ignore"):
         return np.asarray(signs.sum(1) / np.sqrt(len(first) * differing), dtype=np.float64)

@@ -82,8 +82,7 @@ def estimated(change: Change, base: Floats, aligned: Floats, n: int, is_mean: bo
         return ChangeEstimate(change, None, None, None)
     assert base.shape == aligned.shape, (base.shape, aligned.shape)
     value, differences = change.aligned - change.base, aligned - base
-    if not is_mean:
-        base, aligned = recentred(np.array([change.base, change.aligned]), np.stack([base, aligned], axis=1)).T
+    base, aligned = unbiased(change, base, aligned, is_mean)
     return ChangeEstimate(
         change,
         _percentile_estimate(value, differences, n) if is_mean else spread_estimate(value, differences, n),
@@ -92,8 +91,15 @@ def estimated(change: Change, base: Floats, aligned: Floats, n: int, is_mean: bo
     )
 
 
+def unbiased(change: Change, base: Floats, aligned: Floats, is_mean: bool) -> tuple[Floats, Floats]:
+    """Draws (B,) of both parents, those of a mean as they are, others recentred at the two values of `change`."""
+    if is_mean or change.base is None or change.aligned is None:
+        return base, aligned
+    return recentred(np.array(change.base), base), recentred(np.array(change.aligned), aligned)
+
+
 def recentred(values: Floats, draws: Floats) -> Floats:
-    """Draws (B, L) moved so that their means are `values` (L,), which takes the bias of resampling away."""
+    """Draws (B, ...) moved so that their means are `values` (...), which takes the bias of resampling away."""
     return np.asarray(draws - draws.mean(0) + values, dtype=np.float64)
 
 

@@ -1,5 +1,6 @@
 """Many forecasts of the same questions: their measures, and draws that keep who was right when others were."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from scipy.stats import norm
 
 from merge_calib.calibration import metrics
 from merge_calib.calibration.metrics import AnyPredictions
-from merge_calib.calibration.squared import ece2, sce2
+from merge_calib.calibration.squared import squared_errors
 from merge_calib.inference.binned import binned_draws
 from merge_calib.inference.estimate import Estimate
 from merge_calib.inference.resampling import Counts
@@ -62,18 +63,22 @@ class Joint:
 
         Better is higher for accuracy and lower for all else. For means the share of draws in which it is not better;
         where that are fewer than 10 draws, and for debiased errors, a normal test with the draws' spread. 1 where
-        nothing varies.
+        nothing varies. With a margin in accuracy the p-value is not below that of a normal test with the least
+        variance that a loss of the margin can have, margin / n: two forecasts that hardly differ on these questions
+        say little of how often they do.
         """
         i, j = self.at(name), self.at(other)
         sign = 1.0 if measure == "accuracy" else -1.0
         values, draws = self.values[measure], self.draws[measure]
         lead = sign * float(values[i] - values[j]) + margin
         leads = sign * (draws[:, i] - draws[:, j]) + margin
+        least = math.sqrt(margin / self.n) if measure == "accuracy" else 0.0
+        spread = max(float(leads.std(ddof=1)), least)
+        by_spread = float(norm.sf(lead / spread)) if spread > 1e-12 else 1.0
         not_better = int(np.count_nonzero(leads <= 1e-9))  # a difference of 0 may miss it by rounding
         if measure in MEANS and not_better >= _FEWEST_DRAWS:
-            return not_better / len(leads)
-        spread = float(leads.std(ddof=1))
-        return float(norm.sf(lead / spread)) if spread > 1e-12 else 1.0
+            return max(not_better / len(leads), by_spread if margin else 0.0)
+        return by_spread
 
     def band(self, measure: str, names: Sequence[str]) -> list[Estimate]:
         """Simultaneous 95 % intervals of several forecasts: all of them cover together.
@@ -147,16 +152,14 @@ def _values(p: AnyPredictions, bins: int) -> dict[str, float]:
         "nll": metrics.nll(p),
         "mean_confidence": metrics.mean_confidence(p),
         "ece": metrics.ece(p, bins),
-        "ece2": ece2(p, bins).value,
     }
     if isinstance(p, Predictions):
         found |= {
             "brier": metrics.brier(p),
             "sce": metrics.sce(p, bins),
             "sce_agreement": metrics.sce_agreement(p, bins),
-            "sce2": sce2(p, bins).value,
         }
-    return found
+    return found | squared_errors(p, bins)
 
 
 def _draws(p: AnyPredictions, counts: Counts, bins: int) -> dict[str, Floats]:

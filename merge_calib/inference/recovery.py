@@ -16,7 +16,8 @@ _Z = float(norm.ppf(1 - LEVEL / 2))
 class Recovery:
     """(C_aligned - C_point) / (C_aligned - C_base) of a measure C: 0 is the aligned model, 1 the base.
 
-    None for all three where the loss C_aligned - C_base is not above 0 by its own 95 % interval: a share of nothing.
+    None for all three where the loss C_aligned - C_base is not above 0 by its own 95 % interval, or by less than 1.96
+    standard deviations: a share of nothing.
     The measures ece2 and sce2 are squared errors, where half the error is a quarter: .75 recovered of sce2 is half of
     the root.
     """
@@ -39,6 +40,8 @@ def recovery(joint: Joint, measure: str, point: str, base: str, aligned: str) ->
     draws = joint.draws[measure]
     a, p, b = (draws[:, joint.at(name)] for name in (aligned, point, base))
     low, high = fieller(gain, loss.value, np.cov(a - p, a - b))
+    if math.isinf(low):  # the percentile interval of a mean may just exclude 0 where 1.96 standard deviations do not
+        return Recovery(measure, None, None, None)
     return Recovery(measure, gain / loss.value, low, high)
 
 

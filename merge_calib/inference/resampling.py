@@ -10,6 +10,7 @@ from merge_calib.scores import Integers
 Counts = NDArray[np.float32]
 _BLOCK = 4_000_000  # indices drawn at once
 FEWEST_CLUSTERS = 10  # of fewer the spread between clusters cannot be told
+FEWEST_IN_STRATUM = 10  # m questions drawn from m vary by (m - 1) / m of what they should, one question not at all
 
 
 def seed_of(seed: int, *names: str) -> int:
@@ -21,15 +22,30 @@ def seed_of(seed: int, *names: str) -> int:
 def stratified(strata: Integers, draws: int, seed: int) -> Counts:
     """How often each of N questions is in each of B samples (B, N), drawn with replacement within its stratum.
 
-    strata (N,): codes from 0. Source: Efron & Tibshirani 1993, chapter 8 (each stratum is a sample of its own).
+    strata (N,): codes from 0. Strata of fewer than 10 questions are drawn together, as one, and join the smallest of
+    the others where together they are still fewer.
+    Source: Efron & Tibshirani 1993, chapter 8 (each stratum is a sample of its own); Cochran 1977, section 5A.12
+    (collapsed strata, whose spread is too large rather than too small).
     """
     rng = np.random.default_rng(seed)
     counts = np.zeros((draws, len(strata)), dtype=np.float32)
-    for code in range(int(strata.max()) + 1):
+    strata = _collapsed(strata)
+    for code in np.unique(strata):
         members = np.flatnonzero(strata == code)
-        if len(members):
-            counts[:, members] = _counts(rng, draws, len(members))
+        counts[:, members] = _counts(rng, draws, len(members))
     return counts
+
+
+def _collapsed(strata: Integers) -> Integers:
+    """The strata (N,) with the small ones taken together."""
+    sizes = np.bincount(strata)
+    small = sizes[strata] < FEWEST_IN_STRATUM
+    if not small.any():
+        return strata
+    joined = int(strata[small].min())
+    if small.sum() < FEWEST_IN_STRATUM and not small.all():
+        joined = int(np.where(sizes < FEWEST_IN_STRATUM, len(strata) + 1, sizes).argmin())
+    return np.where(small, joined, strata)
 
 
 def clustered(clusters: Integers, draws: int, seed: int) -> Counts:

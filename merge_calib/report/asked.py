@@ -12,6 +12,11 @@ _CHAT = {
 }
 
 
+def is_imported(plan: Mapping[str, Any]) -> bool:
+    """Whether the scores were read from files that something else wrote, so that no model ran here."""
+    return bool(plan.get("identity", {}).get("source", "models") != "models")
+
+
 def asked_line(identity: Mapping[str, Any]) -> str:
     """Worked examples, chat template and system message, and whether texts begin with a finish prompt."""
     shots = identity.get("num_fewshot", 0)

@@ -5,18 +5,23 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from merge_calib.files import csv_text
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.axis import Axis, place_on
+from merge_calib.report.axis_extras import Extras
 from merge_calib.report.axis_lines import LONGEST_LINE, Line, is_by_groups_only, line_entries, line_title, lines_of
 from merge_calib.report.landmarks import Landmarks
-from merge_calib.report.measures import ACCURACY, BRIER, ECE, MEAN_CONFIDENCE, NLL, SCE, Measure, applying
+from merge_calib.report.measures import ACCURACY, BRIER, ECE, ECE2, MEAN_CONFIDENCE, NLL, SCE, SCE2, Measure
 from merge_calib.report.place import figure_text, point_cells, point_columns
 from merge_calib.report.style import GREY, INK, WIDE, Drawing, new_figure, plain_axes, wrapped_text
 from merge_calib.results import MEAN, Results
+from merge_calib.scoring.questionnaire import NEXT_TOKEN
 
-PANELS = (ACCURACY, SCE, ECE, NLL, BRIER, MEAN_CONFIDENCE)
+_OF_OPTIONS = (ACCURACY, SCE, ECE, NLL, BRIER, SCE2)
+_OF_TEXTS = (ACCURACY, ECE, NLL, MEAN_CONFIDENCE)
+NUMBERS = (*_OF_OPTIONS, ECE2, MEAN_CONFIDENCE)  # what the CSV holds
 _LEAST_SPAN = 0.1  # of a vertical axis on which all is 0
 
 
@@ -30,22 +35,24 @@ def draw_axis(results: Results, landmarks: Landmarks, confidence: str) -> Drawin
     if not points or (not results.is_sweep and len(points) == 1) or is_by_groups_only(results, confidence):
         return None
     axis = Axis.of(results)
-    panels = applying(PANELS, confidence)
+    panels = _OF_TEXTS if confidence == NEXT_TOKEN else _OF_OPTIONS
+    extras = Extras.of(results, confidence)
     across = 3 if len(panels) > 4 else 2
-    entries = [*line_entries(results, confidence), *_landmark_entries(landmarks)]
+    entries = [*line_entries(results, confidence), *_landmark_entries(landmarks), *extras.entries]
     columns, title = _legend_columns(entries), line_title(results, confidence)
     width = WIDE / across - 0.4
     legend_height = 0.14 * (-(-sum(map(len, _label_lines(entries))) // columns) + bool(title))
     figure = new_figure(WIDE, 3.5 + axis.names_height(width) + legend_height)
     grid = figure.subplots(2, across, sharex=True, squeeze=False)
     for axes, measure in zip(grid.flat, panels, strict=True):
+        extras.draw(axes, axis, measure)
         _panel(axes, lines, axis, measure, results.run.plan["bins"])
         _landmark_lines(axes, landmarks)
     for axes in grid[-1]:
         axis.dress(axes, width)
         axes.set_xlabel(axis.heading)
     figure.legend(handles=entries, title=title, loc="outside lower center", ncols=columns)
-    return Drawing(figure, _numbers(results, confidence))
+    return Drawing(figure, _numbers(results, confidence, extras))
 
 
 def _panel(axes: Axes, lines: Sequence[Line], axis: Axis, measure: Measure, bins: int) -> None:
@@ -86,27 +93,27 @@ def _landmark_entries(landmarks: Landmarks) -> list[Line2D]:
     return entries
 
 
-def _legend_columns(entries: list[Line2D]) -> int:
+def _legend_columns(entries: Sequence[Line2D | Patch]) -> int:
     """As many columns as the longest label leaves room for, in a width of 7 pt letters."""
     longest = max(len(line) for lines in _label_lines(entries) for line in lines)
     return max(1, min(len(entries), int((WIDE - 0.1) / (0.5 + 0.062 * longest))))
 
 
-def _label_lines(entries: list[Line2D]) -> list[list[str]]:
+def _label_lines(entries: Sequence[Line2D | Patch]) -> list[list[str]]:
     return [str(entry.get_label()).split("\n") for entry in entries]
 
 
-def _numbers(results: Results, confidence: str) -> str:
-    rows = [
-        row
-        for task in (*results.tasks_of(confidence), MEAN)
-        for row in results.line(task, confidence)
-        if not isinstance(row.point, MergePoint) or row.point.lam is not None
-    ]
-    return csv_text(
-        ("task", "point", *point_columns(results), *(measure.column for measure in PANELS)),
-        (
-            [row.task, row.point.name, *point_cells(row.point), *(measure.of(row.measurement) for measure in PANELS)]
-            for row in rows
-        ),
-    )
+def _numbers(results: Results, confidence: str, extras: Extras) -> str:
+    """A row for each point and task, then the rivals' levels; bands and noise floors are those of the mean."""
+    rows: list[list[object]] = []
+    columns = point_columns(results)
+    for task in (*results.tasks_of(confidence), MEAN):
+        for row in results.line(task, confidence):
+            if not isinstance(row.point, MergePoint) or row.point.lam is not None:
+                place = (row.task, row.point.name, *point_cells(row.point))
+                values = [measure.of(row.measurement) for measure in NUMBERS]
+                rows.append([*place, *values, *extras.values(row)])
+    for name, levels in extras.levels.items():
+        values = [levels.get(measure.column) for measure in NUMBERS]
+        rows.append([MEAN, name, *[None] * len(columns), *values, *[None] * len(Extras.COLUMNS)])
+    return csv_text(("task", "point", *columns, *(m.column for m in NUMBERS), *Extras.COLUMNS), rows)

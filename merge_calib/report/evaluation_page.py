@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from merge_calib.points import AxisPoint
 from merge_calib.report.asked import asked_line
 from merge_calib.report.captions import figures_section
+from merge_calib.report.cells import ABOUT_INTERVALS, row_text
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.letters import letters_section
 from merge_calib.report.measures import (
@@ -22,7 +23,7 @@ from merge_calib.report.model_tables import model_name, model_table, tables_of
 from merge_calib.report.page import asked_tasks
 from merge_calib.report.recorded import recorded
 from merge_calib.report.tables import about_measures, over_text
-from merge_calib.report.text import MISSING, code, count_text, decimals, markdown_table, number_text, percent
+from merge_calib.report.text import MISSING, code, count_text, markdown_table, number_text
 from merge_calib.results import MEAN, Result, Results
 
 MOST_TABLES = 12  # more tasks than this have their tables in tables/ only
@@ -56,23 +57,24 @@ def _in_short(results: Results) -> str:
         if not rows:
             lines.append(f"- By {code(confidence)} no model has all tasks yet.")
             continue
-        accuracy = _range(rows, ACCURACY)
-        ece = _range(rows, ECE)
+        accuracy = _range(results, rows, ACCURACY)
+        ece = _range(results, rows, ECE)
         lines.append(f"- By {code(confidence)}: accuracy {accuracy}; ECE {ece}.")
-    return "\n".join([*lines, f"\n{over_text(results)} Point estimates, without intervals.\n"])
+    about = (
+        f"{over_text(results)} {ABOUT_INTERVALS} Nothing was chosen, so all questions count; that one model is ahead "
+        "of another here is no tested claim."
+    )
+    return "\n".join([*lines, f"\n{about}\n"])
 
 
-def _range(rows: Sequence[Result], measure: Measure) -> str:
-    def number(row: Result) -> str:
-        value = measure.of(row.measurement)
-        assert value is not None
-        return f"{percent(value, 1)}%" if measure.is_share else decimals(value, 3)
-
+def _range(results: Results, rows: Sequence[Result], measure: Measure) -> str:
     def text(row: Result) -> str:
-        return f"{number(row)} ({code(model_name(row.point))})"
+        return f"{row_text(results, row, measure)} ({code(model_name(row.point))})"
 
     ordered = sorted(rows, key=lambda row: measure.of(row.measurement) or 0.0)
-    return number(rows[0]) if len(rows) == 1 else f"lowest {text(ordered[0])}, highest {text(ordered[-1])}"
+    if len(rows) == 1:
+        return row_text(results, rows[0], measure)
+    return f"lowest {text(ordered[0])}, highest {text(ordered[-1])}"
 
 
 def _compared(results: Results) -> str:
@@ -114,7 +116,9 @@ def _measures(results: Results) -> str:
             of = "mean over tasks" if task == MEAN else code(task)
             table = model_table(results, task, confidence, applying(_COLUMNS, confidence))
             parts += [f"### {code(confidence)}: {of}\n", table]
-    return "\n".join([*parts, "All measures of all tasks: [tables/models.md](tables/models.md).\n"])
+    files = "All measures of all tasks: [tables/models.md](tables/models.md); "
+    more = "what else was measured: [tables/more_measures.md](tables/more_measures.md).\n"
+    return "\n".join([*parts, files + more])
 
 
 def _conventions(results: Results) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from merge_calib.report.attainment_figure import draw_attainment
 from merge_calib.report.axis_figure import draw_axis
 from merge_calib.report.confidence_figure import draw_confidence
 from merge_calib.report.frontier_figure import draw_frontier
@@ -13,6 +14,7 @@ from merge_calib.scoring.questionnaire import CONFIDENCE_METHODS
 
 _OF_SWEEPS: dict[str, Callable[[Results, Landmarks, str], Drawing | None]] = {
     "frontier": draw_frontier,
+    "attainment": draw_attainment,
     "lambda": draw_axis,
     "reliability": draw_reliability,
     "confidence": draw_confidence,

@@ -2,24 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from merge_calib.files import csv_text
 from merge_calib.frontier import Candidate, non_dominated
+from merge_calib.inference.estimate import Estimate
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.families import LINEAR, Family, families_of
+from merge_calib.report.headline import headline_of
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.place import figure_text, point_cells, point_columns
 from merge_calib.report.style import (
     GREY,
     INK,
     PLAIN_MARKERS,
+    PURPLE,
     ROUND,
     SINGLE,
     Drawing,
@@ -28,7 +33,8 @@ from merge_calib.report.style import (
     plain_axes,
     wrapped_text,
 )
-from merge_calib.results import Results
+from merge_calib.results import MEAN, Results
+from merge_calib.rivals import DACA, MIXED, MIXED_LOG, SHARED_T, tempered
 
 _MARKS = {"base": ("s", 38), "aligned": ("D", 34), "selected": ("*", 110), "aligned, selected": ("D", 34)}
 _SIZE = 22
@@ -46,6 +52,7 @@ class _Mark:
     role: str
     shape: str
     colour: str
+    interval: Estimate | None
 
     @property
     def is_hollow(self) -> bool:
@@ -67,6 +74,15 @@ class _Mark:
         return f"selected, {figure_text(self.point)}" if self.role == "selected" else self.role
 
 
+@dataclass(frozen=True)
+class _Rival:
+    """A forecast that the merges are compared with."""
+
+    name: str
+    accuracy: float
+    error: float
+
+
 def draw_frontier(results: Results, landmarks: Landmarks, confidence: str) -> Drawing | None:
     """Mean accuracy (%) against mean SCE of every complete point; None where there is none."""
     candidates = results.candidates(confidence)
@@ -74,23 +90,84 @@ def draw_frontier(results: Results, landmarks: Landmarks, confidence: str) -> Dr
         return None
     kept = non_dominated(candidates)
     colours = ScalarMappable(Normalize(*_lambda_range(candidates)), lambda_colours())
-    marks = _marks(results, landmarks, candidates, colours)
-    entries = _legend(marks)
+    marks = _marks(results, landmarks, confidence, candidates, colours)
+    rivals = _rivals(results, confidence)
+    floor = _floor(results, landmarks, confidence)
+    entries: list[Line2D | Patch] = [*_legend(marks), *(_rival_entry(rival) for rival in rivals)]
+    if floor is not None:
+        entries.append(Patch(**_FLOOR, label="noise floor"))
     if kept.sum() > 1:
         entries.append(Line2D([], [], color=GREY, label="frontier"))
     columns, height = _legend_size(entries)
     figure = new_figure(SINGLE, 2.75 + height)
     axes = figure.add_subplot()
     plain_axes(axes)
+    _draw_floor(axes, floor)
     _step_line(axes, [c for c, keep in zip(candidates, kept, strict=True) if keep])
     for mark in marks:
         _draw(axes, mark)
+        _draw_interval(axes, mark)
+    for rival in rivals:
+        axes.scatter(rival.error, 100 * rival.accuracy, **_RIVALS[rival.name], zorder=4, clip_on=False)
     axes.set_xlabel(f"{_sce_name(results, confidence)} (M = {results.run.plan['bins']}, lower is better)")
     axes.set_ylabel("Accuracy (%)" if len(results.tasks_of(confidence)) == 1 else "Mean accuracy (%)")
     bar = figure.colorbar(colours, ax=axes, fraction=0.05, pad=0.02, aspect=30, ticks=MaxNLocator(4, steps=ROUND))
     bar.set_label("λ", rotation=0, labelpad=6)
     figure.legend(handles=entries, loc="outside upper center", ncols=columns, handlelength=1.4)
-    return Drawing(figure, _numbers(results, marks, kept.tolist()))
+    return Drawing(figure, _numbers(results, marks, kept.tolist(), rivals))
+
+
+def _rivals(results: Results, confidence: str) -> list[_Rival]:
+    """What the merges are compared with, by mean accuracy and mean SCE; one T and DACA only where they stand apart."""
+    headline = headline_of(results, confidence)
+    if headline is None:
+        return []
+    joint = headline.joint()
+    names = {
+        "aligned + T": tempered(headline.rivals.aligned.name),
+        **{n: n for n in (SHARED_T, DACA, MIXED, MIXED_LOG)},
+    }
+    found = [_Rival(label, joint.value("accuracy", n), joint.value("sce", n)) for label, n in names.items()]
+    span = max(r.error for r in found) - min(r.error for r in found)
+    first = found[0]
+    return [r for r in found if r.name not in (SHARED_T, DACA) or abs(r.error - first.error) > _APART * span]
+
+
+def _rival_entry(rival: _Rival) -> Line2D:
+    look = _RIVALS[rival.name]
+    size = 5 if look["marker"] != "x" else 4.5
+    return _entry(rival.name, look["marker"], look.get("facecolors", PURPLE), look.get("edgecolors", PURPLE), size)
+
+
+def _floor(results: Results, landmarks: Landmarks, confidence: str) -> float | None:
+    """The mean noise floor of SCE of the selected point, or of the aligned model where no merge is selected."""
+    point = landmarks.selected or landmarks.aligned
+    row = None if point is None else results.row(point, MEAN, confidence)
+    return None if row is None or "sce" not in row.floors else row.floors["sce"].mean
+
+
+def _draw_floor(axes: Axes, floor: float | None) -> None:
+    """A strip to the left of the floor: no point can be told from a calibrated one there."""
+    if floor is not None:
+        axes.axvspan(0, floor, zorder=0, **_FLOOR)
+
+
+def _draw_interval(axes: Axes, mark: _Mark) -> None:
+    """The 95 % interval of accuracy of a parent or of the selected point; SCE has none that would cover."""
+    if mark.role and mark.interval is not None:
+        ends = 100 * mark.interval.low, 100 * mark.interval.high
+        axes.plot([mark.candidate.error] * 2, ends, color=mark.colour, linewidth=1.0, alpha=0.7, zorder=1)
+
+
+_FLOOR: dict[str, Any] = {"facecolor": "#EFEFEF", "edgecolor": "none"}
+_APART = 0.15  # of the range of all rivals
+_RIVALS: dict[str, dict[str, Any]] = {
+    "aligned + T": {"marker": "D", "s": 24, "facecolors": "white", "edgecolors": PURPLE, "linewidths": 1.0},
+    SHARED_T: {"marker": "d", "s": 24, "facecolors": PURPLE, "edgecolors": PURPLE, "linewidths": 0.6},
+    DACA: {"marker": "s", "s": 20, "facecolors": "white", "edgecolors": PURPLE, "linewidths": 1.0},
+    MIXED: {"marker": "x", "s": 26, "c": PURPLE, "linewidths": 1.2},
+    MIXED_LOG: {"marker": "+", "s": 36, "c": PURPLE, "linewidths": 1.2},
+}
 
 
 def _sce_name(results: Results, confidence: str) -> str:
@@ -104,7 +181,11 @@ def _lambda_range(candidates: Sequence[Candidate]) -> tuple[float, float]:
 
 
 def _marks(
-    results: Results, landmarks: Landmarks, candidates: Sequence[Candidate], colours: ScalarMappable
+    results: Results,
+    landmarks: Landmarks,
+    confidence: str,
+    candidates: Sequence[Candidate],
+    colours: ScalarMappable,
 ) -> list[_Mark]:
     points = [results.point(c.name) for c in candidates]
     families = families_of(points)
@@ -114,7 +195,9 @@ def _marks(
         role = landmarks.role(point)
         shape = _MARKS[role][0] if role else shapes[Family.of(point)]
         colour = _NEUTRAL if point.lam is None else _colour(point.lam, colours)
-        marks.append(_Mark(candidate, point, role, shape, colour))
+        row = results.row(point, MEAN, confidence)
+        interval = None if row is None else results.estimate(row, "accuracy")
+        marks.append(_Mark(candidate, point, role, shape, colour, interval))
     return marks
 
 
@@ -196,7 +279,7 @@ def _entry(label: str, shape: str, face: str, edge: str, size: float = 5) -> Lin
     )
 
 
-def _legend_size(entries: Sequence[Line2D]) -> tuple[int, float]:
+def _legend_size(entries: Sequence[Line2D | Patch]) -> tuple[int, float]:
     """As many columns as have room, at most three, and the inches that their rows need beyond two."""
     texts = [str(entry.get_label()).split("\n") for entry in entries]
     for columns in (3, 2, 1):
@@ -208,12 +291,14 @@ def _legend_size(entries: Sequence[Line2D]) -> tuple[int, float]:
     return columns, _LINE * max(0, max(sum(map(len, part)) for part in parts) - 2)
 
 
-def _numbers(results: Results, marks: Sequence[_Mark], kept: Sequence[bool]) -> str:
-    rows = zip(marks, kept, strict=True)
-    return csv_text(
-        ("point", *point_columns(results), "accuracy", "sce", "non_dominated", "role"),
-        (
-            (m.point.name, *point_cells(m.point), m.candidate.accuracy, m.candidate.error, keep, m.role)
-            for m, keep in rows
-        ),
-    )
+def _numbers(results: Results, marks: Sequence[_Mark], kept: Sequence[bool], rivals: Sequence[_Rival]) -> str:
+    """A row for each point, then one for each rival, whose place is empty."""
+    rows: list[tuple[object, ...]] = []
+    for m, keep in zip(marks, kept, strict=True):
+        ends = (m.interval.low, m.interval.high) if m.interval else (None, None)
+        place = (m.point.name, *point_cells(m.point))
+        rows.append((*place, m.candidate.accuracy, *ends, m.candidate.error, keep, m.role))
+    columns = point_columns(results)
+    rows += [(r.name, *[None] * len(columns), r.accuracy, None, None, r.error, None, "rival") for r in rivals]
+    header = ("accuracy", "accuracy_low", "accuracy_high", "sce", "non_dominated", "role")
+    return csv_text(("point", *columns, *header), rows)

@@ -9,10 +9,11 @@ from merge_calib.questions import LETTERS
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.measures import LETTER_BIAS, LETTER_MASS
 from merge_calib.report.place import point_cells, point_columns
+from merge_calib.report.pooling import judged
 from merge_calib.report.shown import Shown, named_points
 from merge_calib.report.text import code, markdown_table, percent
 from merge_calib.results import MEAN, Results
-from merge_calib.scores import ChoiceScores, Integers
+from merge_calib.scores import Integers, Predictions
 
 FORMAT_IS_NOT_UNCERTAINTY = (
     "Format preference is not answer uncertainty: `choice` renormalises the probabilities of the letters, so a model "
@@ -40,8 +41,8 @@ def letters_csv(results: Results, landmarks: Landmarks) -> str:
     """One row for each model x task x letter: the share of questions whose answer it is, and whose prediction."""
     rows = []
     for task in results.tasks_of("choice"):
-        for shown, scores in _scores(results, landmarks, task):
-            right, predicted = _shares(scores)
+        for shown, p in _answers(results, landmarks, task):
+            right, predicted = _shares(p)
             place = (shown.role, shown.point.name, *point_cells(shown.point), task)
             rows += [(*place, LETTERS[k], right[k], predicted[k]) for k in range(len(right))]
     return csv_text(("model", "point", *point_columns(results), "task", "letter", "right", "predicted"), rows)
@@ -51,19 +52,19 @@ def letters_markdown(results: Results, landmarks: Landmarks) -> str:
     """A table for each task: the letters of the right answers, then those that each model predicts."""
     parts = ["# Letters\n", f"{FORMAT_IS_NOT_UNCERTAINTY}\n", "Below the letters: the share of questions, in %.\n"]
     for task in results.tasks_of("choice"):
-        found = list(_scores(results, landmarks, task))
+        found = list(_answers(results, landmarks, task))
         if found:
             parts += [f"## {code(task)}\n", _task_table(results, task, found)]
     return "\n".join(parts)
 
 
-def _task_table(results: Results, task: str, found: Sequence[tuple[Shown, ChoiceScores]]) -> str:
+def _task_table(results: Results, task: str, found: Sequence[tuple[Shown, Predictions]]) -> str:
     right, _ = _shares(found[0][1])
     rows = [("right answers", "", "", *(percent(share, 1) for share in right))]
-    for shown, scores in found:
+    for shown, p in found:
         m = results.get(shown.point, task, "choice")
         cells = (LETTER_MASS.text(LETTER_MASS.of(m)), LETTER_BIAS.text(LETTER_BIAS.of(m)))
-        rows.append((_name(shown), *cells, *(percent(share, 1) for share in _shares(scores)[1])))
+        rows.append((_name(shown), *cells, *(percent(share, 1) for share in _shares(p)[1])))
     header = ("predicted by", "letter mass", "letter bias", *LETTERS[: len(right)])
     return markdown_table(header, rows)
 
@@ -81,18 +82,18 @@ def _name(shown: Shown) -> str:
     return shown.role if shown.role in ("base", "selected", "aligned") else code(shown.role)
 
 
-def _scores(results: Results, landmarks: Landmarks, task: str) -> Iterator[tuple[Shown, ChoiceScores]]:
+def _answers(results: Results, landmarks: Landmarks, task: str) -> Iterator[tuple[Shown, Predictions]]:
     for shown in named_points(results, landmarks):
-        scores = results.run.scores(shown.point, task, "choice")
-        if isinstance(scores, ChoiceScores):
-            yield shown, scores
+        p = judged(results, shown.point, task, "choice")
+        if isinstance(p, Predictions):
+            yield shown, p
 
 
-def _shares(scores: ChoiceScores) -> tuple[list[float], list[float]]:
+def _shares(p: Predictions) -> tuple[list[float], list[float]]:
     """How often each letter is right and how often it is predicted, as shares of the questions."""
 
     def share(which: Integers) -> list[float]:
-        counts = np.bincount(which, minlength=scores.mask.shape[1]) / len(which)
+        counts = np.bincount(which, minlength=p.mask.shape[1]) / len(which)
         return [float(value) for value in counts]
 
-    return share(scores.answers), share(scores.predictions.predicted)
+    return share(p.answers), share(p.predicted)

@@ -14,6 +14,7 @@ class Measure:
     """A column of results.csv with its name for people; shares are shown in %, binned ones with their M.
 
     needs: `options` where a measure reads the probabilities of all of them, `letters` where it belongs to `choice`
+    places: decimals that it is written with; squared errors need more of them
     """
 
     column: str
@@ -21,6 +22,7 @@ class Measure:
     is_share: bool = False
     is_binned: bool = False
     needs: Literal["", "options", "letters"] = ""
+    places: int = 4
 
     def of(self, measurement: Measurement | None) -> float | None:
         """The value as measured; None where it is undefined or was not measured."""
@@ -41,13 +43,17 @@ class Measure:
     def text(self, value: float | None) -> str:
         if value is None:
             return MISSING
-        return f"{percent(value, 2)}%" if self.is_share else decimals(value, 4)
+        return f"{percent(value, 2)}%" if self.is_share else decimals(value, self.places)
 
     def difference_text(self, value: float | None) -> str:
         """A difference with its sign; shares differ by points."""
         if value is None:
             return MISSING
-        return f"{percent(value, 2, '+')} points" if self.is_share else decimals(value, 4, "+")
+        return f"{percent(value, 2, '+')} points" if self.is_share else decimals(value, self.places, "+")
+
+    def size_text(self, value: float) -> str:
+        """The size of a difference, without a sign."""
+        return f"{percent(value, 2)} points" if self.is_share else decimals(value, self.places)
 
 
 ACCURACY = Measure("accuracy", "Accuracy", is_share=True)
@@ -60,6 +66,20 @@ MEAN_CONFIDENCE = Measure("mean_confidence", "Mean confidence", is_share=True)
 AUROC = Measure("auroc", "AUROC")
 LETTER_MASS = Measure("letter_mass", "Letter mass", is_share=True, needs="letters")
 LETTER_BIAS = Measure("letter_bias", "Letter bias", is_share=True, needs="letters")
+ECE2 = Measure("ece2", "ece2", is_binned=True, places=5)
+SCE2 = Measure("sce2", "sce2", is_binned=True, needs="options", places=5)
+ADAPTIVE_ECE = Measure("adaptive_ece", "Adaptive ECE", is_binned=True)
+SMOOTH_ECE = Measure("smooth_ece", "Smooth ECE")
+OVERCONFIDENCE = Measure("overconfidence", "Over-confidence", is_share=True)
+AURC = Measure("aurc", "AURC")
+BRIER_MISCALIBRATION = Measure("brier_miscalibration", "Miscalibration", needs="options")
+BRIER_DISCRIMINATION = Measure("brier_discrimination", "Discrimination", needs="options")
+BRIER_UNCERTAINTY = Measure("brier_uncertainty", "Uncertainty", needs="options")
+ANSWER_ENTROPY = Measure("answer_entropy", "Answer entropy", needs="options")
+PREDICTION_ENTROPY = Measure("prediction_entropy", "Prediction entropy", needs="options")
+BY_COLUMN = {
+    measure.column: measure for measure in (ACCURACY, SCE, SCE_AGREEMENT, ECE, NLL, BRIER, MEAN_CONFIDENCE, ECE2, SCE2)
+}
 
 
 def asked_noun(confidence: str) -> str:

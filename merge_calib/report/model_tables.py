@@ -2,16 +2,19 @@
 
 from merge_calib.files import csv_text
 from merge_calib.points import AxisPoint, Point
+from merge_calib.report.cells import ABOUT_INTERVALS, FLOORS, INTERVALS, floor_values, interval_values, row_text
 from merge_calib.report.measures import (
     ACCURACY,
     AUROC,
     BRIER,
     ECE,
+    ECE2,
     LETTER_BIAS,
     LETTER_MASS,
     MEAN_CONFIDENCE,
     NLL,
     SCE,
+    SCE2,
     SCE_AGREEMENT,
     Measure,
     applying,
@@ -20,7 +23,7 @@ from merge_calib.report.place import place_text, point_cells, point_columns
 from merge_calib.report.text import code, markdown_table
 from merge_calib.results import MEAN, Results
 
-COLUMNS = (ACCURACY, ECE, SCE, SCE_AGREEMENT, NLL, BRIER, MEAN_CONFIDENCE, AUROC, LETTER_MASS, LETTER_BIAS)
+COLUMNS = (ACCURACY, ECE, SCE, SCE_AGREEMENT, NLL, BRIER, SCE2, ECE2, MEAN_CONFIDENCE, AUROC, LETTER_MASS, LETTER_BIAS)
 
 
 def models_csv(results: Results) -> str:
@@ -28,16 +31,16 @@ def models_csv(results: Results) -> str:
     rows = [
         [row.point.name, *point_cells(row.point), row.task, row.confidence, row.measurement.n]
         + [measure.of(row.measurement) for measure in COLUMNS]
-        + [row.measurement.ties]
+        + [row.measurement.ties, *interval_values(results, row), *floor_values(row)]
         for row in results.rows
     ]
     header = ("point", *point_columns(results), "task", "confidence", "n")
-    return csv_text((*header, *(measure.column for measure in COLUMNS), "ties"), rows)
+    return csv_text((*header, *(measure.column for measure in COLUMNS), "ties", *INTERVALS, *FLOORS), rows)
 
 
 def models_markdown(results: Results, about: str) -> str:
     """A table for each confidence method x task."""
-    parts = ["# Every model\n", f"{about}\n"]
+    parts = ["# Every model\n", f"{about} {ABOUT_INTERVALS}\n"]
     for confidence in results.confidences:
         parts.append(f"## Confidence method {code(confidence)}\n")
         for task in tables_of(results, confidence):
@@ -63,7 +66,7 @@ def model_table(results: Results, task: str, confidence: str, measures: tuple[Me
         (
             code(model_name(row.point)),
             *([place_text(row.point)] if has_positions else []),
-            *(measure.text(measure.of(row.measurement)) for measure in measures),
+            *(row_text(results, row, measure) for measure in measures),
         )
         for row in lines
     ]

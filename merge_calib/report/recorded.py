@@ -4,12 +4,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from merge_calib.inference.resampling import FEWEST_CLUSTERS
 from merge_calib.merging.point import MergePoint
 from merge_calib.merging.slerp import COLLINEAR
 from merge_calib.points import Point
 from merge_calib.report.landmarks import Landmarks, mean_of
 from merge_calib.report.model_tables import model_name
 from merge_calib.report.place import point_markdown
+from merge_calib.report.questions_text import too_few
 from merge_calib.report.tables import task_text
 from merge_calib.report.text import code, count_text, percent
 from merge_calib.results import MEAN, Results
@@ -33,6 +35,8 @@ def recorded(results: Results, landmarks: Landmarks) -> str:
         *_unmeasured(results),
         *_failed(results),
         *_incomplete(results),
+        *too_few(results),
+        *_clusters(results),
         *_ties(results, landmarks),
         *_counted(results, "truncated", "cut at the front because they are longer than the model's context"),
         *_counted(results, "encoded_apart", "whose context and continuation had to be encoded apart"),
@@ -80,6 +84,22 @@ def _incomplete(results: Results) -> list[str]:
                 what = "and so without a mean"
             lines.append(f"Without all tasks by {code(confidence)}, {what}: {listed}.")
     return lines
+
+
+def _clusters(results: Results) -> list[str]:
+    """Tasks whose bootstrap could not draw whole subjects although that was asked for."""
+    if results.analysis.cluster != "subject":
+        return []
+    divisions = {answers.division.task: answers.division for answers in results.answers.values()}
+    unclustered = [code(task) for task, division in divisions.items() if not division.is_clustered]
+    if not unclustered:
+        return ["Intervals are of whole subjects drawn at random (`--cluster subject`)."]
+    names = ", ".join(unclustered[:_MOST_LISTED])
+    more = f" and {len(unclustered) - _MOST_LISTED} more" if len(unclustered) > _MOST_LISTED else ""
+    return [
+        f"`--cluster subject` was asked for, but {names}{more} had fewer than {FEWEST_CLUSTERS} subjects, too few to "
+        "tell how they differ: there questions were drawn within subjects."
+    ]
 
 
 def _ties(results: Results, landmarks: Landmarks) -> list[str]:

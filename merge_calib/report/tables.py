@@ -1,38 +1,43 @@
-"""The tables of a run: what alignment changed, every point, every model, and the letters."""
+"""The tables of a run: what alignment changed, what is claimed, every point, every model, and the letters."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from merge_calib.calibration.noise_floor import Floor
 from merge_calib.degradation.change import Change
 from merge_calib.files import csv_text, write_text
-from merge_calib.frontier import non_dominated
+from merge_calib.findings import findings_of
 from merge_calib.merging.point import MergePoint
-from merge_calib.points import Point
-from merge_calib.report.families import is_all_linear
+from merge_calib.report.cells import floored_text
+from merge_calib.report.claims_section import claims_csv, claims_markdown
+from merge_calib.report.headline import headline_of
+from merge_calib.report.headline_table import headline_csv, headline_markdown, headlines
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.letters import letters_csv, letters_markdown
-from merge_calib.report.measures import (
-    ACCURACY,
-    AUROC,
-    BRIER,
-    ECE,
-    LETTER_BIAS,
-    LETTER_MASS,
-    MEAN_CONFIDENCE,
-    NLL,
-    SCE,
-    SCE_AGREEMENT,
-    Measure,
-    applying,
-)
+from merge_calib.report.measures import ACCURACY, BRIER, ECE, NLL, SCE, SCE_AGREEMENT, Measure, applying
 from merge_calib.report.model_tables import models_csv, models_markdown
-from merge_calib.report.place import place_text, point_cells, point_columns
-from merge_calib.report.text import MISSING, code, count_text, markdown_table, named_text, rate_text
-from merge_calib.results import MEAN, Result, Results
+from merge_calib.report.more_measures import more_measures_csv, more_measures_markdown
+from merge_calib.report.points_table import points_csv, points_markdown
+from merge_calib.report.questions_text import split_text
+from merge_calib.report.recovery_section import recovery_csv, recovery_markdown
+from merge_calib.report.temperature_tables import (
+    carried_csv,
+    carried_markdown,
+    temperatures_csv,
+    temperatures_markdown,
+)
+from merge_calib.report.text import code, count_text, markdown_table, rate_text
+from merge_calib.results import MEAN, Results
 
 CHANGED = (ECE, SCE, SCE_AGREEMENT, ACCURACY, NLL, BRIER)
-POINT_COLUMNS = (ACCURACY, SCE, SCE_AGREEMENT, ECE, NLL, BRIER, MEAN_CONFIDENCE, AUROC, LETTER_MASS, LETTER_BIAS)
-_NAMES = ("change_rates", "points", "models", "letters")
+UNSTABLE = (
+    "Unstable: the base lies under the 95th percentile of its noise floor, so that the rate divides by noise and "
+    "depends on the number of questions."
+)
+_NAMES = (
+    *("change_rates", "points", "more_measures", "models", "letters"),
+    *("claims", "headline", "recovery", "temperatures", "carried"),
+)
 
 
 class ChangeRow(NamedTuple):
@@ -46,15 +51,7 @@ class ChangeRow(NamedTuple):
 
 def write_tables(results: Results, landmarks: Landmarks) -> None:
     """Write every table that the run has into tables/, each as .csv and .md; others of an earlier report go."""
-    tables: dict[str, tuple[str, str]] = {}
-    if results.is_sweep:
-        rows = change_rows(results, landmarks)
-        tables["change_rates"] = _change_csv(results, rows), _change_markdown(results, rows)
-        tables["points"] = _points_csv(results, landmarks), _points_markdown(results, landmarks)
-    else:
-        tables["models"] = models_csv(results), models_markdown(results, about_measures(results))
-    if "choice" in results.confidences:
-        tables["letters"] = letters_csv(results, landmarks), letters_markdown(results, landmarks)
+    tables = {name: texts for name, *texts in _tables(results, landmarks)}
     for name in _NAMES:
         for i, ending in enumerate(("csv", "md")):
             path = results.run.path / "tables" / f"{name}.{ending}"
@@ -64,13 +61,56 @@ def write_tables(results: Results, landmarks: Landmarks) -> None:
                 path.unlink(missing_ok=True)
 
 
+def _tables(results: Results, landmarks: Landmarks) -> Iterator[tuple[str, str, str]]:
+    """Name, CSV and Markdown of each table."""
+    if results.is_sweep:
+        rows = change_rows(results, landmarks)
+        yield "change_rates", _change_csv(results, rows), _change_markdown(results, landmarks, rows)
+        about = points_markdown(results, which_sce(results.run.plan["bins"]), split_text(results))
+        yield "points", points_csv(results, landmarks), about
+        yield from _found(results)
+    else:
+        yield "models", models_csv(results), models_markdown(results, about_measures(results))
+    yield "more_measures", more_measures_csv(results, landmarks), more_measures_markdown(results, landmarks)
+    if "choice" in results.confidences:
+        yield "letters", letters_csv(results, landmarks), letters_markdown(results, landmarks)
+
+
+def _found(results: Results) -> Iterator[tuple[str, str, str]]:
+    """The tables of what was claimed and compared, where there are both parents."""
+    found = list(headlines(results))
+    if found:
+        yield "headline", headline_csv(results), headline_markdown(results)
+        yield "temperatures", temperatures_csv(results), temperatures_markdown(results)
+    if any(len(headline.rivals.answers) > 1 for headline in found):
+        yield "carried", carried_csv(results), carried_markdown(results)
+    findings = findings_of(results)
+    if findings.claims:
+        yield "claims", claims_csv(findings), claims_markdown(findings)
+    first = headline_of(results, results.confidences[0])
+    if first is not None and first.selected is not None:
+        yield "recovery", recovery_csv(findings), recovery_markdown(findings)
+
+
 def change(results: Results, landmarks: Landmarks, task: str, confidence: str, measure: Measure) -> Change:
-    """Base against aligned; None on the side that was not measured."""
+    """Base against aligned on the judging questions; None on the side that was not measured."""
 
     def value(point: MergePoint | None) -> float | None:
         return None if point is None else measure.of(results.get(point, task, confidence))
 
-    return Change(value(landmarks.base), value(landmarks.aligned))
+    floor = floor_of(results, landmarks.base, task, confidence, measure)
+    return Change(value(landmarks.base), value(landmarks.aligned), None if floor is None else floor.p95)
+
+
+def floor_of(results: Results, point: MergePoint | None, task: str, confidence: str, measure: Measure) -> Floor | None:
+    """The noise floor of a measure of a point; None where it has none or the point was not measured."""
+    row = None if point is None else results.row(point, task, confidence)
+    return None if row is None else row.floors.get(measure.column)
+
+
+def change_text(found: Change) -> str:
+    """The change rate, with a mark where the base is no more than noise."""
+    return f"{rate_text(found.rate)}{' (unstable)' if found.unstable and found.rate is not None else ''}"
 
 
 def change_rows(results: Results, landmarks: Landmarks) -> list[ChangeRow]:
@@ -127,17 +167,23 @@ def _change_csv(results: Results, rows: list[ChangeRow]) -> str:
     def line(row: ChangeRow) -> tuple[object, ...]:
         bins = results.run.plan["bins"] if row.measure.is_binned else None
         c = row.change
-        return (row.confidence, row.task, row.measure.column, bins, c.base, c.aligned, c.difference, c.rate)
+        numbers = (c.base, c.aligned, c.difference, c.rate, c.floor, c.unstable)
+        return (row.confidence, row.task, row.measure.column, bins, *numbers)
 
     header = ("confidence", "task", "measure", "bins", "base", "aligned", "difference", "change_rate_percent")
-    return csv_text(header, map(line, rows))
+    return csv_text((*header, "base_floor_95", "unstable"), map(line, rows))
 
 
-def _change_markdown(results: Results, rows: list[ChangeRow]) -> str:
+def _change_markdown(results: Results, landmarks: Landmarks, rows: list[ChangeRow]) -> str:
     bins = results.run.plan["bins"]
+
+    def floor(point: MergePoint | None, row: ChangeRow) -> Floor | None:
+        return floor_of(results, point, row.task, row.confidence, row.measure)
+
     parts = [
         "# What alignment changed\n",
-        "Change rate = (aligned - base) / base x 100, in %. The rate of the mean is the rate between the two means.\n",
+        "Change rate = (aligned - base) / base x 100, in %. The rate of the mean is the rate between the two means. "
+        f"{UNSTABLE} Measured are the questions that judge: {split_text(results)}.\n",
         f"{which_sce(bins)}\n",
     ]
     for confidence in results.confidences:
@@ -145,10 +191,10 @@ def _change_markdown(results: Results, rows: list[ChangeRow]) -> str:
             (
                 row.measure.heading(bins) if row.measure.is_binned else row.measure.label,
                 task_text(row.task),
-                row.measure.text(row.change.base),
-                row.measure.text(row.change.aligned),
+                floored_text(row.measure, row.change.base, floor(landmarks.base, row)),
+                floored_text(row.measure, row.change.aligned, floor(landmarks.aligned, row)),
                 row.measure.difference_text(row.change.difference),
-                rate_text(row.change.rate),
+                change_text(row.change),
             )
             for row in rows
             if row.confidence == confidence and row.task in shown_tasks(results, confidence)
@@ -156,79 +202,3 @@ def _change_markdown(results: Results, rows: list[ChangeRow]) -> str:
         header = ("measure", "task", "base", "aligned", "difference", "change rate")
         parts += [f"## Confidence method {code(confidence)}\n", markdown_table(header, lines, names=2)]
     return "\n".join(parts)
-
-
-def _points(results: Results, landmarks: Landmarks, confidence: str) -> Iterator[tuple[Result, bool | None, bool]]:
-    """The mean of every complete point, whether it is on the frontier, if there is one, and whether it is selected."""
-    candidates = results.candidates(confidence)
-    kept = (
-        dict(zip((c.name for c in candidates), non_dominated(candidates).tolist(), strict=True)) if candidates else {}
-    )
-    for row in results.line(MEAN, confidence):
-        yield row, kept.get(row.point.name), row.point == landmarks.selected
-
-
-def _points_csv(results: Results, landmarks: Landmarks) -> str:
-    rows = [
-        [
-            r.point.name,
-            *point_cells(r.point),
-            confidence,
-            landmarks.role(r.point),
-            on_frontier,
-            selected,
-            r.measurement.n,
-        ]
-        + [measure.of(r.measurement) for measure in POINT_COLUMNS]
-        + [r.measurement.ties]
-        for confidence in results.confidences
-        for r, on_frontier, selected in _points(results, landmarks, confidence)
-    ]
-    header = ("point", *point_columns(results), "confidence", "role", "non_dominated", "selected", "n")
-    return csv_text((*header, *(measure.column for measure in POINT_COLUMNS), "ties"), rows)
-
-
-def _points_markdown(results: Results, landmarks: Landmarks) -> str:
-    bins = results.run.plan["bins"]
-    columns = _place_columns(results)
-    parts = [
-        "# Every point\n",
-        "Means over tasks of the points that have all tasks; `yes` where no other point is at least as good on "
-        "accuracy and SCE and better on one. Chosen and measured on the same questions.\n",
-        f"{which_sce(bins)}\n",
-    ]
-    for confidence in results.confidences:
-        measures = applying(POINT_COLUMNS, confidence)
-        lines = [
-            (
-                *_place_cells(r.point, columns),
-                landmarks.role(r.point),
-                "yes" if on_frontier else "",
-                *(measure.text(measure.of(r.measurement)) for measure in measures),
-            )
-            for r, on_frontier, _ in _points(results, landmarks, confidence)
-        ]
-        header = (*columns, "", "frontier", *(measure.label for measure in measures))
-        table = markdown_table(header, lines, names=len(columns) + 2) if lines else "No point has all tasks yet.\n"
-        parts += [f"## Confidence method {code(confidence)}\n", table]
-    return "\n".join(parts)
-
-
-def _place_columns(results: Results) -> tuple[str, ...]:
-    """What it takes to say which point a row is about."""
-    if is_all_linear(results):
-        return ("lambda",)
-    has_options = any(isinstance(point, MergePoint) and point.options for point in results.points)
-    return ("method", *(("options",) if has_options else ()), "lambda")
-
-
-def _place_cells(point: Point, columns: tuple[str, ...]) -> list[str]:
-    """The values of `_place_columns`; a parent is of no method."""
-    assert isinstance(point, MergePoint)
-    is_parent = point.is_base or point.is_aligned
-    texts = {
-        "method": MISSING if is_parent else code(point.method),
-        "options": named_text(point.options) or MISSING,
-        "lambda": place_text(point),
-    }
-    return [texts[column] for column in columns]

@@ -52,7 +52,6 @@ class Retention:
 
     `ready` gives the model with the weights of a point in it. The responses and the aligned model's log-probabilities
     on them are kept in retained/; a run that lacks nothing reads neither and never asks for the model.
-    Raises RunDirectoryError where the run has responses to other prompts than those that the user names.
     """
 
     def __init__(
@@ -62,13 +61,16 @@ class Retention:
         ready: Callable[[MergePoint], LanguageModel],
         batch_tokens: int | None,
     ) -> None:
-        require_same_prompts(run, prompts)
         self._run = run
         self._prompts = prompts
         self._ready = ready
         self._budget = Budget(min(AT_ONCE, batch_tokens or AT_ONCE))
         self._rows: tuple[Row, ...] | None = None
         self._kept: LogProbabilities | None = None
+
+    def agree(self) -> None:
+        """Raise RunDirectoryError where the run has responses to other prompts than those that the user names."""
+        require_same_prompts(self._run, self._prompts)
 
     @property
     def has_responses(self) -> bool:
@@ -79,26 +81,15 @@ class Retention:
         """Have the aligned model write its responses; nothing is kept where what it says is not finite."""
         model = self._ready(ALIGNED)
         began = time.perf_counter()
-        encoded, is_chat = encode_prompts(desk.tokenizer, self._prompts.texts, desk.longest)
-        fitting = [i for i, ids in enumerate(encoded) if _fits(ids, desk.longest, model.vocabulary)]
-        lengths = [len(encoded[i]) for i in fitting]
-        count, new = affordable(lengths, model.vocabulary, SHARE * desk.question_tokens, desk.points)
-        prompts = [encoded[i] for i in fitting[:count]]
-        advance = watch("answers of the aligned model", new)
-        responses = respond(model, prompts, new, desk.ends, self._budget, advance)
+        chosen = _choose(self._prompts.texts, desk, model.vocabulary)
+        advance = watch("answers of the aligned model", chosen.new)
+        responses = respond(model, chosen.ids, chosen.new, desk.ends, self._budget, advance)
         logprobs = log_probabilities(model, _rows_of(responses), self._budget)
         if np.isnan(logprobs).any():
             return  # where its questions are asked, that is said
-        texts = [self._prompts.texts[i] for i in fitting]
-        answered = [(text, str(desk.tokenizer.decode(r.written)), r) for text, r in zip(texts, responses, strict=False)]
-        facts = {
-            "do_not_fit": len(encoded) - len(fitting),
-            "chat_template": is_chat,
-            "most_new_tokens": new,
-            "tokens_of_a_point": round(cost(lengths[:count], new, desk.points)),
-            "tokens_of_its_questions": desk.question_tokens,
-        }
-        write_responses(self._run, self._prompts, answered, {**facts, **self._facts(model, began)})
+        texts = [str(desk.tokenizer.decode(response.written)) for response in responses]
+        answered = list(zip(chosen.prompts, texts, responses, strict=True))
+        write_responses(self._run, self._prompts, answered, {**chosen.facts, **self._facts(model, began)})
         write_log_probabilities(self._run, logprobs)
 
     def measure(self, point: MergePoint) -> None:
@@ -133,6 +124,33 @@ class Retention:
         """How and where something was computed."""
         seconds = round(time.perf_counter() - began, 3)
         return {"device": str(model.device), "attention": model.attention, "seconds": seconds}
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The prompts that are answered, their ids, in how many tokens each, and what is recorded of that."""
+
+    prompts: tuple[str, ...]
+    ids: tuple[Integers, ...]
+    new: int
+    facts: dict[str, Any]
+
+
+def _choose(texts: Sequence[str], desk: Desk, vocabulary: int) -> _Chosen:
+    """The first of the prompts that the model takes, as many and with as long responses as the questions allow."""
+    encoded, is_chat = encode_prompts(desk.tokenizer, texts, desk.longest)
+    fitting = [i for i, ids in enumerate(encoded) if _fits(ids, desk.longest, vocabulary)]
+    lengths = [len(encoded[i]) for i in fitting]
+    count, new = affordable(lengths, vocabulary, SHARE * desk.question_tokens, desk.points)
+    facts = {
+        "do_not_fit": len(texts) - len(fitting),
+        "chat_template": is_chat,
+        "most_new_tokens": new,
+        "tokens_of_a_point": round(cost(lengths[:count], new, desk.points)),
+        "tokens_of_its_questions": desk.question_tokens,
+    }
+    picked = fitting[:count]
+    return _Chosen(tuple(texts[i] for i in picked), tuple(encoded[i] for i in picked), new, facts)
 
 
 def _rows_of(responses: Sequence[Response]) -> tuple[Row, ...]:

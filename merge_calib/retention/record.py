@@ -57,9 +57,11 @@ def retained(run: RunDirectory, point: Point) -> Retained | None:
     if record is None or "failed" in record:
         return None
     try:
-        sums = record["of_each_prompt"]
-        return Retained.of(sums["kl"], sums["agreed"], sums["tokens"])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        sums = [np.array(record["of_each_prompt"][name], dtype=np.float64) for name in ("kl", "agreed", "tokens")]
+        if len({each.shape for each in sums}) != 1 or sums[2].ndim != 1 or not sums[2].size or sums[2].min() < 1:
+            raise ValueError("its sums are not of the same prompts")
+        return Retained.of(*sums)
+    except (KeyError, TypeError, ValueError) as error:
         raise damaged(run, _place(point), error) from error
 
 

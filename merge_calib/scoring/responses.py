@@ -1,5 +1,6 @@
 """What a model answers to prompts by itself, greedily, and how many prompts and tokens that may be."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -51,7 +52,8 @@ def affordable(lengths: Sequence[int], vocabulary: int, tokens: float, points: i
         new //= 2
     while new > 1 and not fits(1, new):
         new //= 2
-    return max((count for count in range(1, len(lengths) + 1) if fits(count, new)), default=1), new
+    fitting = bisect_left(range(1, len(lengths) + 1), True, key=lambda count: not fits(count, new))
+    return max(1, fitting), new
 
 
 def cost(lengths: Sequence[int], new: int, points: int) -> float:

@@ -1,7 +1,8 @@
 """ARC (Clark et al. 2018, arXiv 1803.05457): science questions of grade schools, 3 to 5 options.
 
 Files: `arc_easy/test.jsonl` or the official `ARC-Easy/ARC-Easy-Test.jsonl`, also below `ARC-V1-Feb2018-2/`;
-`arc_challenge` and `ARC-Challenge` in the same way; worked examples from `train.jsonl` and `-Train.jsonl`. A line is
+`arc_challenge` and `ARC-Challenge` in the same way; worked examples from `train.jsonl` and `-Train.jsonl`,
+questions to select by from `dev.jsonl` and `-Dev.jsonl`. A line is
 `{"id": ..., "question": {"stem": ..., "choices": [{"text": ..., "label": ...}, ...]}, "answerKey": ...}`,
 with labels A, B, ... or 1, 2, ...; other keys are ignored.
 Hub: `allenai/ai2_arc`, a row `{"id", "question", "choices": {"text": [...], "label": [...]}, "answerKey"}`.
@@ -45,16 +46,18 @@ def _answer(labels: Sequence[str], key: str) -> int:
     return labels.index(key)
 
 
-def _part(ours: str, official: str, split: str) -> Part:
-    official_file = f"{official}/{official}-{split.capitalize()}.jsonl"
-    layouts = ((f"{ours}/{split}.jsonl",), (official_file,), (f"ARC-V1-Feb2018-2/{official_file}",))
+def _part(ours: str, official: str, file: str, split: str) -> Part:
+    official_file = f"{official}/{official}-{file.capitalize()}.jsonl"
+    layouts = ((f"{ours}/{file}.jsonl",), (official_file,), (f"ARC-V1-Feb2018-2/{official_file}",))
     return Part(layouts, split)
 
 
 def _benchmark(name: str, official: str, description: str) -> Benchmark:
-    asked, shown = (_part(name, official, split) for split in ("test", "train"))
+    asked, shown = (_part(name, official, split, split) for split in ("test", "train"))
+    validation = _part(name, official, "dev", "validation")
     hub = HubData("allenai/ai2_arc", ((official,),))
-    return Benchmark(name, "select", description, asked, shown, read, parse, hub, parse_hub, may_vary=True)
+    rest = read, parse, hub, parse_hub
+    return Benchmark(name, "select", description, asked, shown, *rest, validation=validation, may_vary=True)
 
 
 ARC_EASY = _benchmark("arc_easy", "ARC-Easy", "ARC-Easy, test: grade-school science")

@@ -1,7 +1,7 @@
 """What every benchmark file builds on: the list that questions are added to, and the table entry of a benchmark."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -26,24 +26,26 @@ class Draft:
     id: str | None = None
     subject: str = ""
     context: str | None = None
+    split: str = ""
 
 
 Parser = Callable[[Values], Draft]
 
 
-def make_questions(task: str, rows: Rows, parse: Parser) -> list[Question]:
-    """The questions of all rows in their order, each with an id that no other has.
+def make_questions(task: str, rows: Rows, parse: Parser, ids: Ids | None = None) -> list[Question]:
+    """The questions of all rows in their order, each with an id that no other has, here or among `ids`.
 
     Raises InputError with the row's place for what Question refuses, blank texts, and an id that was there before.
     """
-    ids, questions = Ids(), []
+    ids, questions = ids or Ids(), []
     for place, values in rows:
         with located(place):
             draft = parse(values)
             _check_texts(draft)
             id = _take_id(ids, task, place, draft)
             choices = tuple(draft.choices)
-            questions.append(Question(id, draft.question, choices, draft.answer, draft.subject, draft.context))
+            rest = draft.answer, draft.subject, draft.context, draft.split
+            questions.append(Question(id, draft.question, choices, *rest))
     return questions
 
 
@@ -115,7 +117,8 @@ class Benchmark:
     """A benchmark: its prompt style, where it is read from, and the functions that read it.
 
     `read` gives the rows of original files and `parse` reads one of them, `parse_hub` a row of the hub's data set.
-    `family` names the benchmark that this one is a part of. With `by_subject` the questions are in the order of their
+    `validation` holds the questions that can select where those of `asked` are a test split. `family` names the
+    benchmark that this one is a part of. With `by_subject` the questions are in the order of their
     subjects, and each subject has worked examples of its own. With `may_vary` the number of options differs.
     """
 
@@ -128,6 +131,7 @@ class Benchmark:
     parse: Parser
     hub: HubData
     parse_hub: Parser
+    validation: Part | None = field(default=None, kw_only=True)
     family: str = field(default="", kw_only=True)
     by_subject: bool = field(default=False, kw_only=True)
     may_vary: bool = field(default=False, kw_only=True)
@@ -142,11 +146,18 @@ class Benchmark:
         return self.asked.find(data_dir) or self.hub.find(data_dir, self.asked.split)
 
     def load(self, library: Library) -> TaskSet:
-        """All questions of the benchmark, and its worked examples once they are looked at."""
+        """All questions of the benchmark, and its worked examples once they are looked at.
+
+        With the library's `validation` those of its validation split are among them, to select by, and the others
+        are to report.
+        """
         found = self._look(self.asked, library)
         if found is None:
             raise InputError(self._absence(library))
-        questions = self._questions(found)
+        ids = Ids()
+        questions = self._questions(found, ids)
+        if library.validation:
+            questions, found = self._with_validation(questions, found, ids, library)
         kept = self._keep(questions, library)
         source = found.source
         if len(kept) < len(questions):
@@ -154,6 +165,24 @@ class Benchmark:
         examples = LateExamples(partial(self._load_examples, library))
         where = f"{self.shown.expected}, in --data-dir"
         return TaskSet(self.name, self.style, tuple(kept), source, examples, examples_source=where)
+
+    def _with_validation(
+        self, questions: list[Question], found: Found, ids: Ids, library: Library
+    ) -> tuple[list[Question], Found]:
+        """The questions as those to report, with those to select by; what is asked in both is not selected by."""
+        flag = "--select-from-validation"
+        if self.validation is None:
+            raise InputError(f"{flag}: task {self.name} has no validation questions besides those that are asked")
+        other = self._look(self.validation, library)
+        if other is None:
+            raise InputError(f"{flag}: task {self.name}: {library.data_dir} does not hold {self.validation.expected}")
+        asked = {(q.subject, q.question, q.choices) for q in questions}
+        given = self._questions(other, ids)
+        new = [q for q in given if (q.subject, q.question, q.choices) not in asked]
+        left_out = f", {len(given) - len(new)} of them left out that are asked in both" if len(new) < len(given) else ""
+        source = f"{found.source}; selected by {other.source}{left_out}"
+        divided = [*(replace(q, split="report") for q in questions), *(replace(q, split="select") for q in new)]
+        return self._in_order(divided), replace(found, source=source)
 
     def _load_examples(self, library: Library) -> dict[str, tuple[Question, ...]]:
         found = self._look(self.shown, library)
@@ -179,8 +208,10 @@ class Benchmark:
             return Found(f"{self.hub.repo} on the hub", self.hub.hub_rows(part.split), self.parse_hub)
         return None
 
-    def _questions(self, found: Found) -> list[Question]:
-        questions = make_questions(self.family or self.name, found.rows, found.parse)
+    def _questions(self, found: Found, ids: Ids | None = None) -> list[Question]:
+        return self._in_order(make_questions(self.family or self.name, found.rows, found.parse, ids))
+
+    def _in_order(self, questions: list[Question]) -> list[Question]:
         return sorted(questions, key=lambda q: q.subject) if self.by_subject else questions
 
     def _keep(self, questions: list[Question], library: Library) -> list[Question]:

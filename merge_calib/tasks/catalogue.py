@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from merge_calib.errors import InputError
-from merge_calib.questions import PassageSet, Task
+from merge_calib.questions import PassageSet, Task, TaskSet
 from merge_calib.tasks.arc import ARC_CHALLENGE, ARC_EASY
 from merge_calib.tasks.clm import load_clm
 from merge_calib.tasks.facts import load_facts
@@ -44,7 +44,13 @@ def load_task(name: str, library: Library = NOWHERE, limit: int | None = None, l
     """
     if limit is not None and limit < 1:
         raise InputError(f"--limit {limit}: at least one question must be asked")
-    return _load(name, library).limited(limit, limit_seed)
+    task = _load(name, library)
+    if library.validation and not (isinstance(task, TaskSet) and any(q.split for q in task.questions)):
+        raise InputError(
+            f"--select-from-validation: task {name} has no questions of its own to select by; in own files and task "
+            "files 'split' says which questions select"
+        )
+    return task.limited(limit, limit_seed)
 
 
 def available_tasks(library: Library = NOWHERE) -> list[str]:

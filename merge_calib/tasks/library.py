@@ -12,7 +12,8 @@ class Library:
 
     `data_dir` holds the benchmarks' original files or saved data sets of the hub, `task_dir` task files; with `hub`
     the hub itself is asked for what `data_dir` does not hold. `four_options` keeps, of ARC, only the questions with
-    exactly four options. `seed` draws the places of the task clm.
+    exactly four options. With `validation` the questions of a benchmark's validation split are asked too, to select by.
+    `seed` draws the places of the task clm.
     Raises InputError for a folder that is not there.
     """
 
@@ -20,6 +21,7 @@ class Library:
     task_dir: Path | None = None
     hub: bool = False
     four_options: bool = False
+    validation: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

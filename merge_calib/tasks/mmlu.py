@@ -2,7 +2,7 @@
 
 Files: the official `mmlu/test/SUBJECT_test.csv`, as many as are there; no header, the columns question, A, B, C, D,
 answer letter. The subject is the file's with spaces for underscores. Questions stand in the order of their subjects.
-Worked examples, five a subject: `mmlu/dev/SUBJECT_dev.csv`.
+Worked examples, five a subject: `mmlu/dev/SUBJECT_dev.csv`; questions to select by: `mmlu/val/SUBJECT_val.csv`.
 Hub: `cais/mmlu`, with the configuration `all` and one a subject, a row `{"question", "subject", "choices", "answer"}`.
 
 The tasks mmlu_SUBJECT and mmlu_GROUP ask a part of the same questions under the same ids; a group pools its questions,
@@ -20,6 +20,7 @@ from merge_calib.tasks.records import read_csv
 
 COLUMNS = 6
 ANSWERS = ("A", "B", "C", "D")
+FILES = (("test", "test"), ("dev", "dev"), ("val", "validation"))  # asked, shown, to select by; the hub's name of each
 _NAMES = {
     "stem": """
         abstract_algebra anatomy astronomy college_biology college_chemistry college_computer_science
@@ -94,25 +95,26 @@ def part(name: str) -> Benchmark | None:
 
 
 def _part(name: str, subjects: tuple[str, ...], configs: tuple[tuple[str, ...], ...], description: str) -> Benchmark:
-    asked, shown = (_files(subjects, split) for split in ("test", "dev"))
-    return _benchmark(name, description, asked, shown, HubData("cais/mmlu", configs, frozenset(subjects)))
+    parts = tuple(_files(subjects, file, split) for file, split in FILES)
+    return _benchmark(name, description, parts, HubData("cais/mmlu", configs, frozenset(subjects)))
 
 
-def _files(subjects: tuple[str, ...], split: str) -> Part:
-    words = f"mmlu/{split}/SUBJECT_{split}.csv of its {len(subjects)} subjects" if len(subjects) > 1 else ""
-    return Part((tuple(f"mmlu/{split}/{subject}_{split}.csv" for subject in subjects),), split, words)
+def _files(subjects: tuple[str, ...], file: str, split: str) -> Part:
+    words = f"mmlu/{file}/SUBJECT_{file}.csv of its {len(subjects)} subjects" if len(subjects) > 1 else ""
+    return Part((tuple(f"mmlu/{file}/{subject}_{file}.csv" for subject in subjects),), split, words)
 
 
-def _benchmark(name: str, description: str, asked: Part, shown: Part, hub: HubData) -> Benchmark:
+def _benchmark(name: str, description: str, parts: Sequence[Part], hub: HubData) -> Benchmark:
+    asked, shown, validation = parts
+    rest = read, parse, hub, parse_hub
     return Benchmark(
-        name, "mmlu", description, asked, shown, read, parse, hub, parse_hub, family="mmlu", by_subject=True
+        name, "mmlu", description, asked, shown, *rest, validation=validation, family="mmlu", by_subject=True
     )
 
 
 MMLU = _benchmark(
     "mmlu",
     "MMLU, test: exam questions of 57 subjects",
-    Part((("mmlu/test/*_test.csv",),), "test"),
-    Part((("mmlu/dev/*_dev.csv",),), "dev"),
+    tuple(Part(((f"mmlu/{file}/*_{file}.csv",),), split) for file, split in FILES),
     HubData("cais/mmlu", (("all",), SUBJECTS)),
 )

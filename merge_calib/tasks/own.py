@@ -3,8 +3,9 @@
     {"id": "q1", "question": "What is 2 + 2?", "choices": ["3", "4"], "answer": 1}
 
 `answer` is a 0-based index or a letter. Optional: `id` (else made from the content), `context` (the text that the
-continuation methods score verbatim before each choice) and `subject`; null is as good as absent, other keys are
-ignored. The task is named after the file. Worked examples stand in the same form in NAME.fewshot.jsonl beside
+continuation methods score verbatim before each choice), `subject` and `split` (`select` where a sweep may choose the
+point by the question, `report` where it may only judge by it); null is as good as absent, other keys are ignored.
+The task is named after the file. Worked examples stand in the same form in NAME.fewshot.jsonl beside
 NAME.jsonl, those of a subject with that subject.
 """
 
@@ -42,8 +43,8 @@ def parse(values: Values) -> Draft:
     answer = _answer(required(values, "answer"), len(choices))
     if isinstance(values.get("id"), int) and not isinstance(values["id"], bool):
         values = values | {"id": str(values["id"])}
-    id, subject, context = (optional_text(values, key) for key in ("id", "subject", "context"))
-    return Draft(question, choices, answer, id=id, subject=subject or "", context=context)
+    id, subject, context, split = (optional_text(values, key) for key in ("id", "subject", "context", "split"))
+    return Draft(question, choices, answer, id=id, subject=subject or "", context=context, split=split or "")
 
 
 def letter_index(answer: str, choices: int) -> int:

@@ -3,7 +3,8 @@
 File: the official `sciq/test.json`, a JSON array; of an item the keys `question`, `distractor1` to `distractor3` and
 `correct_answer` are read. `support`, the passage that holds the answer, is left out: what the model knows is asked.
 The answer has no place among the options, so they are put in the order of the hashes of the question's content and
-their numbers: the same order on every machine, with the answer anywhere. Worked examples: `sciq/train.json`.
+their numbers: the same order on every machine, with the answer anywhere. Worked examples: `sciq/train.json`;
+questions to select by: `sciq/valid.json`.
 Hub: `allenai/sciq`, whose rows have the same keys.
 """
 
@@ -46,4 +47,5 @@ SCIQ = Benchmark(
     parse,
     HubData("allenai/sciq"),
     parse,
+    validation=Part((("sciq/valid.json",),), "validation"),
 )

@@ -7,6 +7,7 @@
     answer_is = "letter"                    # "index" (from 0, the default), "letter", "text" or "number from 1"
 
 Optional: `id` and `subject`; `context`, the text that the continuation methods score verbatim before each choice;
+`split`, which must come out as "select" (a sweep may choose the point by the question) or "report" (it may not);
 `examples`, a file with the same fields that holds worked examples; `description`; and for the letter prompt either
 `style` ("plain", the default, "mmlu", "medmcqa" or "select") or `prompt`, a template with {question}, {options} (a line
 each, with its letter) and {subject}. Templates are described in `template.py`.
@@ -28,7 +29,7 @@ from merge_calib.tasks.records import read_records
 from merge_calib.tasks.template import ListTemplate, Template
 
 REQUIRED = ("file", "question", "choices", "answer")
-OPTIONAL = ("answer_is", "id", "subject", "context", "style", "prompt", "examples", "description")
+OPTIONAL = ("answer_is", "id", "subject", "context", "split", "style", "prompt", "examples", "description")
 ANSWERS = ("index", "letter", "text", "number from 1")
 STYLES = tuple(style for style in get_args(PromptStyle) if style != "custom")
 
@@ -63,6 +64,7 @@ class TaskFile:
     id: Template | None
     subject: Template | None
     context: Template | None
+    split: Template | None
     style: PromptStyle
     prompt: str
     examples: Path | None
@@ -80,10 +82,12 @@ class TaskFile:
         """One record."""
         choices = self.choices.fill(values)
         answer = answer_index(self.answer.fill(values), self.answer_is, choices)
-        id, subject, context = (
-            None if template is None else template.fill(values) for template in (self.id, self.subject, self.context)
+        id, subject, context, split = (
+            None if template is None else template.fill(values)
+            for template in (self.id, self.subject, self.context, self.split)
         )
-        return Draft(self.question.fill(values), choices, answer, id=id, subject=subject or "", context=context)
+        question = self.question.fill(values)
+        return Draft(question, choices, answer, id=id, subject=subject or "", context=context, split=split or "")
 
 
 def read_task_file(path: Path) -> TaskFile:
@@ -127,6 +131,7 @@ def _task_file(path: Path, values: Values) -> TaskFile:
         id=_optional_template(values, "id"),
         subject=_optional_template(values, "subject"),
         context=_optional_template(values, "context"),
+        split=_optional_template(values, "split"),
         style="custom" if prompt else style,
         prompt=prompt,
         examples=path.parent / examples if examples else None,
