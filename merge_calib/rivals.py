@@ -134,9 +134,12 @@ class Rivals:
     def choose_weight(self, name: str, fold: int) -> float:
         """The weight of a mixture that the rule selects, on the lambdas of the points; of probabilities within [0, 1].
 
-        At weight 1 the mixture is the aligned model, so that the rule has what it compares with.
+        At weight 1 the mixture is the aligned model, so that the rule has what it compares with. Where no point lies
+        between the parents the weights are 0, .1, .. 1.
         """
         lambdas = sorted({p.lam for p in self.points if p.lam is not None} | {0.0, 1.0})
+        if not any(0 < lam < 1 for lam in lambdas):
+            lambdas = sorted({*lambdas, *(i / 10 for i in range(1, 10))})
         weights = [lam for lam in lambdas if name == MIXED_LOG or 0 <= lam <= 1]
         pairs = [
             (self.side(self.base, task, fold, selects=True), self.side(self.aligned, task, fold, selects=True))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from merge_calib.degradation.amplification import Line, collapse, holm, kendalls_tau, slope
+from merge_calib.degradation.amplification import Line, collapse, kendalls_tau, slope
+from merge_calib.inference.holm import holm
 from merge_calib.degradation.change import Change, estimated, log_ratios, rates, recentred
 from merge_calib.degradation.published import Published, ranked, rate_table, read_published
 from merge_calib.degradation.ranks import estimated_ranks, kendalls_w, ranks

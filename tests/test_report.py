@@ -20,9 +20,8 @@ from merge_calib.merging.point import MergePoint
 from merge_calib.report import write_report
 from merge_calib.report.frontier_figure import draw_frontier
 from merge_calib.report.landmarks import Landmarks
-from merge_calib.report.page import SAME_QUESTIONS, page
+from merge_calib.report.page import page
 from merge_calib.report.reliability_figure import pooled
-from merge_calib.report.standing import standing
 from merge_calib.report.summary import summary
 from merge_calib.report.tables import write_tables
 from merge_calib.report.text import decimals, percent
@@ -41,7 +40,7 @@ def make_results(
     confidences: Sequence[str] = ("choice",),
     n: int = 300,
     lacking: Sequence[tuple[float, str, str]] = (),
-    accuracy_margin: float = 0.005,
+    analysis: Mapping[str, object] | None = None,
     task_facts: Mapping[str, object] | None = None,
 ) -> Results:
     """A run directory with every point measured, but for the (lambda, task, confidence) in `lacking`."""
@@ -59,7 +58,7 @@ def make_results(
         "lambdas": list(lambdas),
         "seed": 0,
         "bins": 10,
-        "accuracy_margin": accuracy_margin,
+        "analysis": {"draws": 300, **(analysis or {})},
         "limit": None,
         "device": "cpu",
     }

@@ -77,6 +77,7 @@ def make_evaluation(
             "tasks": {task: {"n": n, "sha256": "0", "kind": kind} for task, kind in tasks.items()},
             "confidence": ["choice"],
             "bins": 10,
+            "analysis": {"draws": 200},
             "device": "cpu",
             "limit": 7,
             "limit_seed": 3,

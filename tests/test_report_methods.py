@@ -64,7 +64,7 @@ def make_methods(
             "lambdas": [0.0, *LAMBDAS],
             "seed": 0,
             "bins": 10,
-            "accuracy_margin": 0.005,
+            "analysis": {"draws": 200},
             "device": "cpu",
             **(plan or {}),
         }

@@ -1,4 +1,4 @@
-"""Splits: halves are halves, whatever the subjects; the side of a question depends on the ids asked and nothing else."""
+"""Splits: halves are halves, whatever the subjects; which side a question is on depends on the ids asked."""
 
 import hashlib
 

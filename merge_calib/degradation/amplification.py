@@ -7,6 +7,7 @@ from scipy.stats import norm
 
 from merge_calib.degradation.change import recentred, spread_estimate
 from merge_calib.inference.estimate import Estimate
+from merge_calib.inference.holm import holm
 from merge_calib.scores import Booleans, Floats
 
 _ROUNDING = 1e-12  # what sums of the same numbers differ by: no spread, no rise and no fall
@@ -117,18 +118,6 @@ def collapse(line: Line, higher_is_better: bool, level: float = 0.05) -> Collaps
     adjusted = holm(p_values)
     rows = zip(line.lambdas[past], estimates, p_values, adjusted, strict=True)
     return Collapse(tuple(Worsening(float(lam), e, float(p), float(a)) for lam, e, p, a in rows), level)
-
-
-def holm(p_values: Floats) -> Floats:
-    """p-values (K,) adjusted for all of them together: the i-th smallest times K - i + 1, never falling, at most 1.
-
-    Source: Holm 1979.
-    """
-    order = np.argsort(p_values, kind="stable")
-    steps = p_values[order] * np.arange(len(p_values), 0, -1)
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted
 
 
 def _one_sided(worse: Floats, spread: Floats) -> Floats:

@@ -15,12 +15,13 @@ from merge_calib.analysis import Analysis
 from merge_calib.degradation.amplification import Collapse, Line, collapse, kendalls_tau, slope
 from merge_calib.degradation.change import Change, ChangeEstimate, estimated, rates, unbiased
 from merge_calib.degradation.ranks import Concordance, Rank, estimated_ranks, kendalls_w
-from merge_calib.degrading.cells import Cell, Key, cells_of, outline
-from merge_calib.degrading.pairs import Amplified, Pair, require_same_questions
+from merge_calib.degrading.cells import Cell, Key, cells_measured, cells_of, outline
+from merge_calib.degrading.pairs import Amplified, Pair, open_pairs, require_same_questions
+from merge_calib.errors import InputError
 from merge_calib.inference.estimate import Estimate
 from merge_calib.inference.joint import DEBIASED, MEANS, Joint
 from merge_calib.progress import Watch, unwatched
-from merge_calib.results import MEAN
+from merge_calib.results import MEAN, Results
 from merge_calib.scores import Floats
 
 MEASURES = ("accuracy", "ece", "sce", "sce_agreement", "ece2", "sce2", "nll", "brier", "mean_confidence")
@@ -194,6 +195,16 @@ def degradation_of(
     analysis = analysis or Analysis.of(plan)
     cells, size = cells_of(pairs, analysis, plan["bins"], match_sizes=match_sizes, watch=watch)
     return Degradation(tuple(pairs), analysis, plan["bins"], size, cells)
+
+
+def degradation_measured(results: Results) -> Degradation | None:
+    """The analysis of one sweep that has its results; None where a parent was not measured."""
+    try:
+        (pair,) = open_pairs([results.run.path])
+    except InputError:
+        return None
+    cells = cells_measured(pair, results)
+    return Degradation((pair,), results.analysis, results.run.plan["bins"], None, cells) if cells else None
 
 
 def _floor(measure: str, cell: Cell, base: Floats) -> float | None:

@@ -55,6 +55,18 @@ def cells_of(
     return cells | {key: cell for pair in pairs for key, cell in _means(pair, cells)}, size
 
 
+def cells_measured(pair: Pair, results: Results) -> dict[Key, Cell]:
+    """The same cells of one sweep from what its results have drawn already; the draws are the same."""
+    cells = {}
+    for confidence in results.confidences:
+        for task in results.tasks_of(confidence):
+            row = results.row(pair.base, task, confidence, "all")
+            joint = results.joint(task, confidence, "all")
+            if row is not None and joint is not None and pair.aligned.name in joint.names:
+                cells[pair.name, task, confidence] = Cell(joint, row.floors)
+    return cells | dict(_means(pair, cells))
+
+
 def _answers(pair: Pair, analysis: Analysis) -> Iterator[tuple[Key, Answers]]:
     asked = outline(pair.run)
     for confidence in asked.confidences:

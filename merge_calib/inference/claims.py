@@ -1,9 +1,12 @@
 """What may be said of the selected point: each claim with its null hypothesis, its test and its family."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from merge_calib.inference.estimate import Estimate
+from merge_calib.inference.holm import holm
 from merge_calib.inference.joint import LEVEL, Joint
 from merge_calib.inference.splits import FEWEST
 
@@ -106,25 +109,16 @@ def claims_of(joints: Mapping[str, Joint], compared: Compared) -> list[Claim]:
     Source: Holm 1979 for the family, Berger 1982 for intersection-union tests.
     """
     claims = [_claim(kind, task, joint, compared) for task, joint in joints.items() for kind in KINDS]
-    return holm(claims)
+    return corrected(claims)
 
 
-def holm(claims: Sequence[Claim]) -> list[Claim]:
+def corrected(claims: Sequence[Claim]) -> list[Claim]:
     """The claims with their p-values corrected for being so many; those that were not tested count as p = 1."""
-    order = sorted(range(len(claims)), key=lambda i: _p(claims[i]))
-    corrected: dict[int, float] = {}
-    largest = 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(claims) - rank) * _p(claims[i])))
-        corrected[i] = largest
+    family = holm(np.array([1.0 if c.p_value is None else c.p_value for c in claims]))
     return [
-        Claim(c.kind, c.task, c.n, c.parts, c.p_value, None if c.p_value is None else corrected[i], c.why_not)
-        for i, c in enumerate(claims)
+        replace(claim, p_holm=None if claim.p_value is None else float(p))
+        for claim, p in zip(claims, family, strict=True)
     ]
-
-
-def _p(claim: Claim) -> float:
-    return 1.0 if claim.p_value is None else claim.p_value
 
 
 def _claim(kind: Kind, task: str, joint: Joint, compared: Compared) -> Claim:

@@ -1,5 +1,6 @@
 """The accuracy that the frontier attains at each calibration error, and how sure that is."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,8 +23,7 @@ _BAND, _MEDIAN = f"{BLUE}33", BLUE
 
 
 def draw_attainment(results: Results, landmarks: Landmarks, confidence: str) -> Drawing | None:
-    """Mean accuracy (%) attained at an sce2 of at most so much, in 5, 50 and 95 % of draws; None without both "
-    "parents."""
+    """Mean accuracy (%) attained at an sce2 of at most so much, in 5, 50 and 95 % of draws."""
     findings = findings_of(results)
     certainty = certainty_of(findings, confidence)
     rivals = findings.rivals(confidence)
@@ -76,20 +76,10 @@ def _entry(label: str, marker: str, colour: str) -> Line2D:
 
 
 def _numbers(results: Results, certainty: Certainty, joint: Joint, points: Sequence[MergePoint]) -> str:
-    """Rows of the kind `curve` have an sce2 and the accuracy attained, those of the kind `point` what a point "
-    "measures."""
+    """Rows `curve` have an sce2 and the accuracy attained there, rows `point` what a point measures."""
     columns = point_columns(results)
     curve = [
-        (
-            "curve",
-            None,
-            *[None] * len(columns),
-            level,
-            None,
-            *(v if np.isfinite(v) else None for v in attained),
-            None,
-            None,
-        )
+        ("curve", *[None] * (1 + len(columns)), level, None, *map(_finite, attained), None, None)
         for level, attained in zip(certainty.levels.tolist(), certainty.attained.T.tolist(), strict=True)
     ]
     marks = [
@@ -103,3 +93,8 @@ def _numbers(results: Results, certainty: Certainty, joint: Joint, points: Seque
     quantiles = ("accuracy_5", "accuracy_50", "accuracy_95")
     header = ("kind", "point", *columns, "sce2", "accuracy", *quantiles, "p_non_dominated", "p_dominates_aligned")
     return csv_text(header, [*curve, *marks])
+
+
+def _finite(value: float) -> float | None:
+    """Nothing where a draw attains nothing."""
+    return value if math.isfinite(value) else None

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from merge_calib.report.axis_lines import families_on_axis, has_aligned_apart, is_by_groups_only
 from merge_calib.report.families import LINEAR, Family, families_of, has_groups
 from merge_calib.report.figures import figure_name
+from merge_calib.report.headline import headline_of
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.measures import asked_noun
 from merge_calib.report.reliability_figure import FEW
@@ -12,6 +13,10 @@ from merge_calib.report.shown import MOST_PANELS, named_points
 from merge_calib.report.text import code
 from merge_calib.results import Results
 
+_ATTAINMENT = (
+    "**Accuracy attained at each calibration error**: the most accurate point whose sce2 is no higher, in half of the "
+    "bootstrap draws (line) and in 5 to 95 % of them (band). How often each point is non-dominated is in the numbers."
+)
 _NO_AXIS = "No figure against lambda: all points between and beyond the parents have lambda by groups."
 
 
@@ -22,8 +27,9 @@ def figures_section(results: Results, landmarks: Landmarks, drawn: Collection[st
     for confidence in results.confidences:
         captions = {
             "frontier": _frontier_caption(results),
-            "lambda": _lambda_caption(results, landmarks, confidence),
-            "axis": _axis_caption(results),
+            "attainment": _ATTAINMENT,
+            "lambda": _lambda_caption(results, landmarks, confidence) + _extras_caption(results, confidence),
+            "axis": _axis_caption(results) + _extras_caption(results, confidence),
             "reliability": _reliability_caption(results, landmarks, asked_noun(confidence)),
             "confidence": _confidence_caption(results, landmarks, asked_noun(confidence)),
         }
@@ -47,8 +53,26 @@ def _frontier_caption(results: Results) -> str:
     return (
         f"**Accuracy against SCE** (M = {results.run.plan['bins']}, lower is better), a mark a point, "
         f"coloured by lambda; up and left is better.{groups}{methods} The grey steps join the points that no other "
-        "beats. Chosen and measured on the same questions."
+        "beats. Upright lines: 95 % intervals of accuracy; SCE has none that would cover, and in the grey strip, below "
+        "its mean noise floor, nothing can be told from a calibrated model. Purple: temperature scaling and mixtures "
+        "of the parents, which merge no weights."
+        f"{_judged(results)}"
     )
+
+
+def _judged(results: Results) -> str:
+    """On which questions."""
+    if results.judged == "report":
+        return " Measured on the questions that had no part in choosing (`report`)."
+    return " Points are measured on all questions, which chose the selected one too; rivals fold by fold."
+
+
+def _extras_caption(results: Results, confidence: str) -> str:
+    """What stands beside the lines."""
+    several = results.is_sweep and len(families_on_axis(results, confidence)) > 1
+    band = "" if several else " The band covers the mean at all points together with 95 %."
+    rivals = " Purple: levels of temperature scaling and mixtures." if headline_of(results, confidence) else ""
+    return f"{band} Dashed grey: the noise floor, what ECE and SCE of a calibrated model would be.{rivals}"
 
 
 def _lambda_caption(results: Results, landmarks: Landmarks, confidence: str) -> str:
@@ -93,7 +117,7 @@ def _over_tasks(results: Results, kind: str, confidence: str) -> str:
     count = len(results.tasks_of(confidence))
     if count == 1:
         return ""
-    if kind == "frontier":
+    if kind in ("frontier", "attainment"):
         return f" Means over {count} tasks."
     if kind in ("lambda", "axis"):
         return " Thin: a task; thick: the mean over tasks."

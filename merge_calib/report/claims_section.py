@@ -135,10 +135,12 @@ def _sentence(findings: Findings, claim: Claim) -> str:
 
 
 def _part_text(findings: Findings, part: Part) -> str:
+    return f"{_difference(part)} against {_other(findings, part.against)}"
+
+
+def _difference(part: Part) -> str:
     measure = BY_COLUMN[part.measure]
-    return (
-        f"{measure.label.lower()} {difference_text(measure, part.difference)} against {_other(findings, part.against)}"
-    )
+    return f"{measure.label.lower()} {difference_text(measure, part.difference)}"
 
 
 def _other(findings: Findings, name: str) -> str:
@@ -152,13 +154,20 @@ def _table(findings: Findings, claims: Sequence[Claim], *, counts: bool) -> str:
     """The claims on one task; `counts` adds on how many tasks a kind holds."""
     rows = []
     for claim in claims:
-        differences = "; ".join(_part_text(findings, part) for part in claim.parts) or claim.why_not
+        differences = _differences(findings, claim) or claim.why_not
         numbers = p_text(claim.p_value), p_text(claim.p_holm), verdict(claim)
         smallest = "; ".join(dict.fromkeys(_smallest(findings, claim))) or MISSING
         on = [_count(findings, claim)] if counts else []
         rows.append((SUBJECTS[claim.kind.name], differences, smallest, *numbers, *on))
     header = ("about", "difference", "smallest difference", "p", "p after Holm", "verdict")
     return markdown_table((*header, *(["tasks shown"] if counts else [])), rows, names=3)
+
+
+def _differences(findings: Findings, claim: Claim) -> str:
+    """The parts; whom they are against only where the table does not say so already."""
+    if claim.kind.name in ("tops_parents", "non_dominated"):
+        return "; ".join(_part_text(findings, part) for part in claim.parts)
+    return "; ".join(_difference(part) for part in claim.parts)
 
 
 def _count(findings: Findings, claim: Claim) -> str:

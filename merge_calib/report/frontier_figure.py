@@ -108,7 +108,8 @@ def draw_frontier(results: Results, landmarks: Landmarks, confidence: str) -> Dr
         _draw(axes, mark)
         _draw_interval(axes, mark)
     for rival in rivals:
-        axes.scatter(rival.error, 100 * rival.accuracy, **_RIVALS[rival.name], zorder=4, clip_on=False)
+        axes.scatter(rival.error, 100 * rival.accuracy, **_RIVALS[rival.name], zorder=6, clip_on=False)
+    _set_left(axes, [m.candidate.error for m in marks] + [r.error for r in rivals], floor)
     axes.set_xlabel(f"{_sce_name(results, confidence)} (M = {results.run.plan['bins']}, lower is better)")
     axes.set_ylabel("Accuracy (%)" if len(results.tasks_of(confidence)) == 1 else "Mean accuracy (%)")
     bar = figure.colorbar(colours, ax=axes, fraction=0.05, pad=0.02, aspect=30, ticks=MaxNLocator(4, steps=ROUND))
@@ -128,9 +129,9 @@ def _rivals(results: Results, confidence: str) -> list[_Rival]:
         **{n: n for n in (SHARED_T, DACA, MIXED, MIXED_LOG)},
     }
     found = [_Rival(label, joint.value("accuracy", n), joint.value("sce", n)) for label, n in names.items()]
-    span = max(r.error for r in found) - min(r.error for r in found)
-    first = found[0]
-    return [r for r in found if r.name not in (SHARED_T, DACA) or abs(r.error - first.error) > _APART * span]
+    errors = joint.values["sce"]
+    far = _APART * float(errors.max() - errors.min())
+    return [r for r in found if r.name not in (SHARED_T, DACA) or abs(r.error - found[0].error) > far]
 
 
 def _rival_entry(rival: _Rival) -> Line2D:
@@ -152,6 +153,14 @@ def _draw_floor(axes: Axes, floor: float | None) -> None:
         axes.axvspan(0, floor, zorder=0, **_FLOOR)
 
 
+def _set_left(axes: Axes, errors: Sequence[float], floor: float | None) -> None:
+    """Begin a little to the left of all marks and of the floor's end, not where the strip begins."""
+    low = min([*errors, *([] if floor is None else [floor])])
+    high = max(errors)
+    pad = _MARGIN * ((high - low) or high or 1.0)
+    axes.set_xlim(max(0.0, low - pad), high + pad)
+
+
 def _draw_interval(axes: Axes, mark: _Mark) -> None:
     """The 95 % interval of accuracy of a parent or of the selected point; SCE has none that would cover."""
     if mark.role and mark.interval is not None:
@@ -160,7 +169,8 @@ def _draw_interval(axes: Axes, mark: _Mark) -> None:
 
 
 _FLOOR: dict[str, Any] = {"facecolor": "#EFEFEF", "edgecolor": "none"}
-_APART = 0.15  # of the range of all rivals
+_MARGIN = 0.06  # of the range of all errors, on either side
+_APART = 0.04  # of the range of all errors
 _RIVALS: dict[str, dict[str, Any]] = {
     "aligned + T": {"marker": "D", "s": 24, "facecolors": "white", "edgecolors": PURPLE, "linewidths": 1.0},
     SHARED_T: {"marker": "d", "s": 24, "facecolors": PURPLE, "edgecolors": PURPLE, "linewidths": 0.6},

@@ -103,8 +103,8 @@ class Headline:
     def floors(self, name: str, task: str = MEAN) -> Mapping[str, Floor]:
         """The noise floors of ece and sce of a forecast; those of tasks are kept, for the mean is made of them."""
         if task == MEAN:
-            found = [self.floors(name, each) for each in self.rivals.answers]
-            return {m: mean_floor([floors[m] for floors in found]) for m in WITH_FLOORS}
+            of_tasks = [self.floors(name, each) for each in self.rivals.answers]
+            return {m: mean_floor([floors[m] for floors in of_tasks]) for m in WITH_FLOORS}
         if (name, task) not in self._floors:
             row = self._row(name, task)
             found = row.floors if row is not None else self.findings.floors(task, self.confidence, name)

@@ -1,6 +1,6 @@
 """The headline table in report.md and tables/, and what it says of temperature scaling in a sentence."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from merge_calib.files import csv_text
 from merge_calib.inference.estimate import Estimate
@@ -153,7 +153,7 @@ def _about(headline: Headline) -> str:
     )
 
 
-def _cells(results: Results, measured: Measured, *, keeps: bool) -> Iterable[str]:
+def _cells(results: Results, measured: Measured, *, keeps: bool) -> list[str]:
     cost = measured.forecast.cost
     cells = [measured.forecast.label]
     for column in _COLUMNS:

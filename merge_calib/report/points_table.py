@@ -69,8 +69,7 @@ class _Extra:
 
 
 def points_csv(results: Results, landmarks: Landmarks) -> str:
-    """A row for each confidence method and complete point; columns as in results.csv, and those of + T and "
-    "retention."""
+    """A row for each confidence method and complete point: as in results.csv, and what + T makes and is retained."""
     scaled = [f"{measure.column}_with_t" for measure in _TEMPERED]
     place = ("point", *point_columns(results), "confidence", "split", "role", "non_dominated", "selected", "n")
     header = (*place, *(m.column for m in POINT_COLUMNS), "ties", *INTERVALS, *FLOORS, *scaled, *_SHARES, *COLUMNS)

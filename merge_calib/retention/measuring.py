@@ -28,7 +28,7 @@ from merge_calib.scoring.responses import MOST_NEW, Response, affordable, cost, 
 from merge_calib.scoring.rows import Row
 
 SHARE = 0.04  # of the tokens that a point's questions cost: with what does not depend on their number, under 5 %
-AT_ONCE = 2048  # tokens: few, and not what memory allows, so that every process of a run reads the same batches
+AT_ONCE = 4096  # tokens: few, and not what memory allows, so that every process of a run reads the same batches
 ALIGNED = MergePoint("linear", 1.0)
 
 

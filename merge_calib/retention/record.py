@@ -78,8 +78,9 @@ def keep(run: RunDirectory, point: Point, sums: Mapping[str, list[Any]] | None, 
     if sums is None:
         said: dict[str, Any] = {"failed": "the distance to the aligned model is not finite"}
     else:
-        found = Retained.of(sums["kl"], sums["agreed"], sums["tokens"])
-        said = {**vars(found), "of_each_prompt": dict(sums)}
+        tokens = sum(sums["tokens"])
+        means = {"kl": sum(sums["kl"]) / tokens, "agreement": sum(sums["agreed"]) / tokens}
+        said = {**means, "tokens": tokens, "prompts": len(sums["tokens"]), "of_each_prompt": dict(sums)}
     run.write_retained(_place(point), {"point": point.name, "responses": responses_key(run), **said, **facts})
 
 
