@@ -313,7 +313,9 @@ def test_a_checkpoint_has_a_card_and_the_licences_of_both_parents(parents, tmp_p
 
 def test_the_recovered_checkpoint_says_what_was_measured(pair_folders, questions, tmp_path):
     named = Parents(base=str(pair_folders[0]), aligned=(str(pair_folders[1]),))
-    plan = SweepPlan(parents=named, tasks=(str(questions),), out=tmp_path / "run", analysis=Analysis(rule=Rule(margin=1.0)))
+    plan = SweepPlan(
+        parents=named, tasks=(str(questions),), out=tmp_path / "run", analysis=Analysis(rule=Rule(margin=1.0))
+    )
     results = sweep(plan)
     assert results.selection.recovers
     text = (tmp_path / "run" / "checkpoints" / results.selection.point / "README.md").read_text()

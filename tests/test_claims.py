@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import simulate_claims
+import simulate_coverage
 
-from merge_calib.calibration.metrics import accuracy
+from merge_calib.calibration.metrics import accuracy, brier, nll
+from merge_calib.calibration.squared import ece2, sce2
 from merge_calib.inference.claims import ERROR, KINDS, Claim, Compared, claims_of, corrected
+from merge_calib.inference.estimate import Estimate
 from merge_calib.inference.joint import Joint, joint_of
 from merge_calib.inference.resampling import stratified
 from merge_calib.scores import Predictions, TopPredictions
@@ -218,3 +222,63 @@ def test_parents_that_hardly_differ_are_no_proof_that_the_margin_is_kept():
 def test_every_kind_says_what_it_tests():
     assert len({kind.name for kind in KINDS}) == len(KINDS)
     assert all(kind.words and kind.null and "paired bootstrap, one-sided" in kind.test for kind in KINDS)
+
+
+def test_the_truth_of_the_simulated_claims_is_what_large_samples_show(monkeypatch):
+    monkeypatch.setattr(simulate_claims, "LARGE", 20_000)
+    simulate_claims.evidence.cache_clear()
+    world = simulate_claims.World("", (1.2,) * 11, tuple(1 + lam for lam in simulate_claims.LAMBDAS), 0.3)
+    drawn = list(world.draw(np.random.default_rng(0), 30_000).values())
+    for i in (0, 5, 10):
+        assert accuracy(drawn[i]) == pytest.approx(world.accuracy[i], abs=0.015)  # 3 standard errors
+        assert sce2(drawn[i]).value == pytest.approx(world.error[i], abs=0.002)
+    assert len(set(world.accuracy)) == 1
+    assert (np.diff(world.error) > 0).all()
+    for cached in (simulate_claims.evidence, simulate_claims.true_accuracy, simulate_claims.true_error):
+        cached.cache_clear()
+
+
+def test_what_is_true_of_a_simulated_point():
+    lambdas = np.array(simulate_claims.LAMBDAS)
+
+    class World:
+        accuracy, error = 0.6 + 0.04 * (lambdas == 0.5), lambdas / 10
+
+    others = [name for name in simulate_claims.NAMES if name != "0.5"]
+    truth = simulate_claims.truth_of(World, ["0.5"], others, 0.005)
+    assert {kind for kind, holds in truth.items() if holds} == {
+        *("recovers", "dominates_aligned", "tops_parents", "non_dominated")
+    }
+    assert not any(simulate_claims.truth_of(World, ["1"], others, 0.005).values())
+
+
+def test_the_truth_of_the_simulated_coverage_is_what_large_samples_show(monkeypatch):
+    monkeypatch.setattr(simulate_coverage, "LARGE", 100_000)
+    simulate_coverage.truths.cache_clear()
+    for options in (4, 2):
+        p = simulate_coverage.Drawn.of(np.random.default_rng(1), 40_000, options).forecast(0.5)
+        found = {
+            "accuracy": accuracy(p),
+            "nll": nll(p),
+            "brier": brier(p),
+            "ece2": ece2(p).value,
+            "sce2": sce2(p).value,
+        }
+        truth = simulate_coverage.truths(0.5, options)
+        for measure, tolerance in (
+            ("accuracy", 0.01),
+            ("nll", 0.03),
+            ("brier", 0.02),
+            ("ece2", 0.004),
+            ("sce2", 0.002),
+        ):
+            assert found[measure] == pytest.approx(truth[measure], abs=tolerance), measure
+    simulate_coverage.truths.cache_clear()
+
+
+def test_a_simulated_band_covers_only_where_it_covers_everywhere(monkeypatch):
+    monkeypatch.setattr(simulate_coverage, "truths", lambda lam, options: {"accuracy": lam})
+    wide = [Estimate(lam + 0.1, lam - 0.1, lam + 0.3, 9) for lam in simulate_coverage.LAMBDAS]
+    assert simulate_coverage.as_one(wide, "accuracy", 4) == (-1.0, 1.0)
+    off = [*wide[:-1], Estimate(1.3, 1.1, 1.5, 9)]
+    assert simulate_coverage.as_one(off, "accuracy", 4) == (1.0, 1.0)

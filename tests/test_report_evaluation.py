@@ -12,6 +12,8 @@ from pypdf import PdfReader
 from test_report import make_results, make_scores, number, rows_of
 
 from merge_calib.calibration.metrics import mean_confidence, reliability_bins
+from merge_calib.findings import findings_of
+from merge_calib.frontier_record import write_frontier
 from merge_calib.merging.point import MergePoint
 from merge_calib.points import axis_points
 from merge_calib.report import write_report
@@ -28,7 +30,7 @@ from merge_calib.report.shown import Shown, shown_points, spread
 from merge_calib.report.summary import summary
 from merge_calib.report.tables import write_tables
 from merge_calib.report.text import short_text
-from merge_calib.results import Results
+from merge_calib.results import MEAN, Results
 from merge_calib.run_directory import RunDirectory
 from merge_calib.scores import ChoiceScores, NextTokenScores
 
@@ -110,7 +112,7 @@ def test_every_file_of_an_evaluation_is_there(eight: Results) -> None:
     folder = eight.run.path
     assert {path.stem for path in (folder / "figures").iterdir()} == set(FIGURES)
     assert {path.name for path in (folder / "tables").iterdir()} == {
-        *("models.csv", "models.md", "letters.csv", "letters.md")
+        *("models.csv", "models.md", "letters.csv", "letters.md", "more_measures.csv", "more_measures.md")
     }
     for name in FIGURES:
         assert float(PdfReader(folder / f"figures/{name}.pdf").pages[0].mediabox.width) == pytest.approx(72 * 6.75)
@@ -129,7 +131,12 @@ def test_numbers_of_the_axis_figure_are_those_of_results_csv(eight: Results, met
     for row in drawn:
         same = found[row["task"], row["label"]]
         assert {key: row[key] for key in row if key in same} == {key: same[key] for key in row if key in same}
-        assert set(row) <= set(same)
+        bands = {key for key in row if "_band_" in key}
+        assert set(row) - bands <= set(same)
+        assert all(
+            (row[key] != "") == (row["task"] == MEAN and method == "choice") for key in bands & {"sce2_band_low"}
+        )
+        assert (row["nll_band_low"] != "") == (row["task"] == MEAN)
 
 
 @pytest.mark.parametrize("method", ["choice", "next-token"])
@@ -170,7 +177,8 @@ def test_the_page_tells_what_ran_and_how(eight: Results) -> None:
     assert "Only 7 questions of each task were asked, drawn at random (`--limit`, `--limit-seed 3`)." in text
     assert "(`choice` 2 tasks, `next-token` 1 task)" in text
     assert "- asked with no worked examples, no chat template\n" in text
-    accuracy = re.search(r"By `next-token`: accuracy lowest (\S+)% \(`step\d+`\), highest (\S+)% \(`step\d+`\);", text)
+    ends = r"(\S+)% \[[\d., ]+\] \(`step\d+`\)"
+    accuracy = re.search(rf"By `next-token`: accuracy lowest {ends}, highest {ends};", text)
     assert accuracy is not None
     assert float(accuracy[1]) < float(accuracy[2])
     for line in (line for line in text.splitlines() if "](" in line):
@@ -258,6 +266,7 @@ def with_letters_and_texts(path: Path) -> Results:
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Results:
     results = with_letters_and_texts(tmp_path_factory.mktemp("mixed"))
     results.write()
+    write_frontier(findings_of(results))
     write_report(results)
     return results
 
@@ -269,7 +278,7 @@ def test_a_sweep_with_texts_has_a_frontier_of_its_questions_only(mixed: Results)
     assert list(frontier["frontier"]) == list(frontier["points"]) == ["choice"]
     assert (frontier["incomplete"], frontier["unmeasured"]) == ([], 0)
     assert {path.stem for path in (folder / "figures").iterdir()} == {
-        *("frontier-choice", "lambda-choice", "reliability-choice", "confidence-choice"),
+        *("frontier-choice", "attainment-choice", "lambda-choice", "reliability-choice", "confidence-choice"),
         *("lambda-next-token", "reliability-next-token", "confidence-next-token"),
     }
     rates = {(row["confidence"], row["measure"]) for row in rows_of(folder / "tables/change_rates.csv")}
@@ -315,7 +324,9 @@ def test_tables_of_methods_that_are_gone_are_removed(tmp_path: Path) -> None:
     for name in ("letters.csv", "points.md", "mine.csv"):
         (tmp_path / "tables" / name).write_text("earlier")
     write_tables(results, Landmarks.of(results))
-    assert {path.name for path in (tmp_path / "tables").iterdir()} == {"models.csv", "models.md", "mine.csv"}
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {
+        *("models.csv", "models.md", "more_measures.csv", "more_measures.md", "mine.csv")
+    }
 
 
 def test_captions_speak_of_several_tasks_where_a_method_has_them(eight: Results) -> None:
@@ -357,7 +368,7 @@ def test_one_model_has_no_axis(tmp_path: Path) -> None:
     results = make_evaluation(tmp_path, ["only"], {"quiz": "choice"}, n=20)
     assert draw_axis(results, Landmarks.of(results), "choice") is None
     text = evaluation_page(results, Landmarks.of(results), ())
-    assert re.search(r"- By `choice`: accuracy [\d.]+%; ECE [\d.]+\.\n", text)
+    assert re.search(r"- By `choice`: accuracy [\d.]+% \[[\d., ]+\]; ECE [\d.]+ \(floor [\d.]+\)\.\n", text)
 
 
 def test_a_panel_of_nothing_but_zeros_starts_at_zero(tmp_path: Path) -> None:

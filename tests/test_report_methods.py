@@ -9,7 +9,9 @@ import pytest
 from test_report import make_scores, number, rows_of
 
 from merge_calib.errors import RunDirectoryError
+from merge_calib.findings import findings_of
 from merge_calib.frontier import non_dominated
+from merge_calib.frontier_record import write_frontier
 from merge_calib.merging.point import MergePoint
 from merge_calib.report import write_report
 from merge_calib.report.families import Family, families_of
@@ -38,7 +40,7 @@ def by_groups(method: str, attention: float, mlp: float, options: tuple[tuple[st
 
 GROUPS = [by_groups("linear", 0.2, 0.7), by_groups("linear", 0.9, 0.4), by_groups("slerp", 0.5, 0.6)]
 MIXED = [BASE, ALIGNED, *LINEAR, *SLERP, *TIES, *GROUPS]
-_WORSE = {"linear": 0.1, "slerp": 0.05, "ties": 0.2}  # how far a method's best lambda lies from that of make_scores
+_WORSE = {"linear": 0.3, "slerp": 0.0, "ties": 0.4}  # how far a method's best lambda lies from that of make_scores
 
 
 def make_methods(
@@ -82,6 +84,7 @@ def make_methods(
 
 def written(results: Results) -> Results:
     results.write()
+    write_frontier(findings_of(results))
     write_report(results)
     return results
 
@@ -158,7 +161,7 @@ def test_the_page_names_method_and_options_of_the_selected_point(ties_only: Resu
     assert f"It selects `{selected.name}` (`ties` with density 0.2 at lambda = {selected.lam:g}) among" in text
     assert "method `ties` with density 0.2, search `grid`" in text
     assert "All merges on it are by `ties` with density 0.2." in text
-    assert f"selected (ties, density 0.2, lambda {selected.lam:g})" in summary(ties_only)
+    assert f"selected    ties, density 0.2, lambda {selected.lam:g}: accuracy" in summary(ties_only)
 
 
 def test_the_next_lambdas_are_between_neighbours_of_the_same_method(ties_only: Results, mixed: Results) -> None:
@@ -178,8 +181,7 @@ def test_the_page_describes_a_selected_point_by_groups(groups_only: Results) -> 
     assert f"It selects `{selected.name}` ({which}) among" in text
     assert "same `--out` and more `--lambdas`, or with" in text
     lines = summary(groups_only).splitlines()
-    assert "selected (by groups)" in lines[1]
-    assert "lambdas     *.mlp.* 0.7, attention 0.2" in lines
+    assert lines[2].startswith("selected    *.mlp.* 0.7, attention 0.2: accuracy")
 
 
 def test_groups_alone_have_no_figure_against_lambda(groups_only: Results, mixed: Results) -> None:
@@ -190,7 +192,7 @@ def test_groups_alone_have_no_figure_against_lambda(groups_only: Results, mixed:
 
 
 def test_the_figure_against_lambda_holds_points_of_one_lambda(mixed: Results) -> None:
-    rows = rows_of(mixed.run.path / "figures/lambda.csv")
+    rows = [row for row in rows_of(mixed.run.path / "figures/lambda.csv") if row["method"]]
     singles = [point for point in MIXED if point.lam is not None]
     assert {row["point"] for row in rows} == {point.name for point in singles}
     assert len(rows) == 3 * len(singles)
@@ -221,7 +223,8 @@ def test_the_frontier_figure_tells_methods_and_groups_apart(mixed: Results, ties
     assert "ties, density 0.2" in label_texts(ties_only)
     assert "Grey marks are points whose groups" in text_of(mixed)
     rows = rows_of(mixed.run.path / "figures/frontier.csv")
-    shown = {(row["method"], row["options"], row["lambda"], row["groups"]) for row in rows}
+    points = [row for row in rows if row["role"] != "rival"]
+    shown = {(row["method"], row["options"], row["lambda"], row["groups"]) for row in points}
     assert ("slerp", "", "", "*.mlp.* 0.6, attention 0.5") in shown
     assert ("ties", "density 0.2", "1.0", "") in shown
     assert len(shown) == len(MIXED)

@@ -128,30 +128,31 @@ def test_the_selected_point_is_the_one_that_the_rule_takes_from_the_choosing_hal
         assert same(found[tempered(SELECTED)], found[tempered(chosen)])
 
 
-@pytest.mark.parametrize(("name", "mix"), [(MIXED, mix_probabilities), (MIXED_LOG, mix_log_probabilities)])
-@pytest.mark.parametrize("by", RULES)
-def test_a_mixture_has_the_weight_that_the_rule_takes_from_the_choosing_half(rivals, name, mix, by):
-    rivals = Rivals(rivals.answers, rivals.points, rivals.base, rivals.aligned, Rule(by=by, margin=0.02), 10)
-    weights = [lam for lam in GRID if lam <= 1 or name == MIXED_LOG]
+def weight_by_hand(rule: Rule, mix, weights) -> float:
     candidates = []
     for weight in weights:
         mixed = [mix(side(task, 0.0, True), side(task, 1.0, True), weight) for task in TASKS]
         accuracy, error = np.mean([[metrics.accuracy(p), metrics.sce(p, 10)] for p in mixed], axis=0)
         candidates.append(Candidate(str(weight), weight, accuracy, error, weight == 1))
-    expected = float(select(candidates, rivals.rule).point)
+    return float(select(candidates, rule).point)
+
+
+@pytest.mark.parametrize(("name", "mix"), [(MIXED, mix_probabilities), (MIXED_LOG, mix_log_probabilities)])
+@pytest.mark.parametrize("by", RULES)
+def test_a_mixture_has_the_weight_that_the_rule_takes_from_the_choosing_half(rivals, name, mix, by):
+    rivals = Rivals(rivals.answers, rivals.points, rivals.base, rivals.aligned, Rule(by=by, margin=0.02), 10)
+    expected = weight_by_hand(rivals.rule, mix, [lam for lam in GRID if lam <= 1 or name == MIXED_LOG])
     assert rivals.fits[0].weights[name] == expected
     for task in TASKS:
         judged = mix(side(task, 0.0, False), side(task, 1.0, False), expected)
         assert same(rivals.forecasts(task, 0)[name], judged)
 
 
-def test_a_mixture_of_weight_1_is_the_aligned_model(tmp_path):
-    """Only the parents were measured, so that there is no other weight above 0."""
+def test_without_points_between_the_parents_a_mixture_has_tenths_to_choose_from(tmp_path):
     rivals = found_in(make_run(tmp_path / "run", lambdas=(0.0, 1.0))).rivals("choice")
-    assert dict(rivals.fits[0].weights) == {MIXED: 1.0, MIXED_LOG: 1.0}
-    found = rivals.forecasts(TASKS[0], 0)
-    assert same(found[MIXED], found[ALIGNED])
-    assert same(found[MIXED_LOG], found[ALIGNED])
+    tenths = [i / 10 for i in range(11)]
+    for name, mix in ((MIXED, mix_probabilities), (MIXED_LOG, mix_log_probabilities)):
+        assert rivals.fits[0].weights[name] == weight_by_hand(rivals.rule, mix, tenths)
 
 
 def test_every_fold_has_fits_of_its_own(tmp_path):

@@ -91,7 +91,7 @@ def test_groups_measure_every_combination(pair_folders, questions, tmp_path):
     groups = [point["groups"] for point in points.values() if "groups" in point]
     assert sorted(groups, key=str) == [{"attention": 0.0, "rest": 1.0}, {"attention": 1.0, "rest": 0.0}]
     with (out / "results.csv").open(newline="") as file:
-        lambdas = [row["lambda"] for row in csv.DictReader(file) if row["task"] == "quiz"]
+        lambdas = [row["lambda"] for row in csv.DictReader(file) if (row["task"], row["split"]) == ("quiz", "all")]
     assert lambdas == ["0.0", "1.0", "", ""]
 
 

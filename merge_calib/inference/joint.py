@@ -20,6 +20,7 @@ MEANS = ("accuracy", "nll", "brier", "mean_confidence")
 DEBIASED = ("ece2", "sce2")
 PLUG_IN = ("ece", "sce", "sce_agreement")  # biased: their draws are for ranks and trends only, and recentred there
 _FEWEST_DRAWS = 10  # a share of fewer draws says little more than that it is small
+_NOTHING = 1e-12  # a spread below is that of rounding
 _Z = float(norm.ppf(1 - LEVEL / 2))
 
 
@@ -53,10 +54,19 @@ class Joint:
         return self._estimate(measure, float(self.values[measure][i]), self.draws[measure][:, i])
 
     def difference(self, measure: str, name: str, other: str) -> Estimate:
-        """`name` minus `other` with its 95 % interval, from the same draws of both."""
+        """`name` minus `other` with its 95 % interval, from the same draws of both.
+
+        In accuracy at least as wide as value +- 1.96 sqrt(variance + 1 / n^2): as if one more question were right in
+        one forecast only, for where these are few the draws vary too little. Source: Agresti & Min 2005.
+        """
         i, j = self.at(name), self.at(other)
         values, draws = self.values[measure], self.draws[measure]
-        return self._estimate(measure, float(values[i] - values[j]), draws[:, i] - draws[:, j])
+        found = self._estimate(measure, float(values[i] - values[j]), draws[:, i] - draws[:, j])
+        spread = float((draws[:, i] - draws[:, j]).std(ddof=1))
+        if measure != "accuracy" or spread < _NOTHING:
+            return found
+        reach = _Z * math.hypot(spread, 1 / self.n)
+        return Estimate(found.value, min(found.low, found.value - reach), max(found.high, found.value + reach), self.n)
 
     def better(self, measure: str, name: str, other: str, margin: float = 0.0) -> float:
         """One-sided p-value of the null hypothesis that `name` is not better than `other` by more than -`margin`.
@@ -74,7 +84,7 @@ class Joint:
         leads = sign * (draws[:, i] - draws[:, j]) + margin
         least = math.sqrt(margin / self.n) if measure == "accuracy" else 0.0
         spread = max(float(leads.std(ddof=1)), least)
-        by_spread = float(norm.sf(lead / spread)) if spread > 1e-12 else 1.0
+        by_spread = float(norm.sf(lead / spread)) if spread > _NOTHING else 1.0
         not_better = int(np.count_nonzero(leads <= 1e-9))  # a difference of 0 may miss it by rounding
         if measure in MEANS and not_better >= _FEWEST_DRAWS:
             return max(not_better / len(leads), by_spread if margin else 0.0)

@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from merge_calib.inference.estimate import Estimate
 from merge_calib.report.axis import Axis, place_on
 from merge_calib.report.axis_lines import families_on_axis
+from merge_calib.report.cells import short
 from merge_calib.report.families import Family
 from merge_calib.report.headline import headline_of
 from merge_calib.report.measures import Measure
@@ -77,7 +78,7 @@ class Extras:
         if self.bands and len(self.families) <= 1:
             found.append(Patch(**_BAND, label="95 % band, all points together"))
         if any(row.floors for row in self.rows):
-            found.append(Line2D([], [], label="noise floor of ECE and SCE", **_FLOOR))
+            found.append(Line2D([], [], label="noise floor", **_FLOOR))
         return [*found, *(Line2D([], [], label=name, **_rival(name)) for name in self.levels)]
 
     def values(self, row: Result) -> list[float | None]:
@@ -86,8 +87,8 @@ class Extras:
         cells: list[float | None] = []
         for measure in _BANDED:
             estimate = bands.get(measure, {}).get(row.point.name)
-            cells += [estimate.low, estimate.high] if estimate else [None, None]
-        return [*cells, *(row.floors[m].mean if m in row.floors else None for m in WITH_FLOORS)]
+            cells += [short(estimate.low), short(estimate.high)] if estimate else [None, None]
+        return [*cells, *(short(row.floors[m].mean) if m in row.floors else None for m in WITH_FLOORS)]
 
     def _lines(self) -> list[list[Result]]:
         """The rows of each line of the mean."""

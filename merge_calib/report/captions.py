@@ -52,10 +52,10 @@ def _frontier_caption(results: Results) -> str:
     methods = " The shape of a mark tells its method." if len(families_of(results.points)) > 1 else ""
     return (
         f"**Accuracy against SCE** (M = {results.run.plan['bins']}, lower is better), a mark a point, "
-        f"coloured by lambda; up and left is better.{groups}{methods} The grey steps join the points that no other "
-        "beats. Upright lines: 95 % intervals of accuracy; SCE has none that would cover, and in the grey strip, below "
-        "its mean noise floor, nothing can be told from a calibrated model. Purple: temperature scaling and mixtures "
-        "of the parents, which merge no weights."
+        f"coloured by lambda; a good point lies up and left.{groups}{methods} The grey steps join the points that none "
+        "dominates. Upright lines: 95 % intervals of accuracy; SCE has none that would cover, and in the grey strip, "
+        "below its mean noise floor, nothing can be told from a calibrated model. Purple: temperature scaling and "
+        "mixtures of the parents, which merge no weights."
         f"{_judged(results)}"
     )
 
@@ -72,7 +72,8 @@ def _extras_caption(results: Results, confidence: str) -> str:
     several = results.is_sweep and len(families_on_axis(results, confidence)) > 1
     band = "" if several else " The band covers the mean at all points together with 95 %."
     rivals = " Purple: levels of temperature scaling and mixtures." if headline_of(results, confidence) else ""
-    return f"{band} Dashed grey: the noise floor, what ECE and SCE of a calibrated model would be.{rivals}"
+    errors = "ECE and SCE" if confidence in results.choice_methods else "ECE"
+    return f"{band} Dashed grey: the noise floor, what {errors} of a calibrated model would be.{rivals}"
 
 
 def _lambda_caption(results: Results, landmarks: Landmarks, confidence: str) -> str:

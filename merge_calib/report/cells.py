@@ -10,11 +10,16 @@ from merge_calib.results import WITH_FLOORS, WITH_INTERVALS, Result, Results
 
 INTERVALS = tuple(f"{measure}_{end}" for measure in WITH_INTERVALS for end in ("low", "high"))
 FLOORS = tuple(f"{measure}_{part}" for measure in WITH_FLOORS for part in ("floor", "floor_95", "p"))
-ABOUT_INTERVALS = (
-    "In square brackets: 95 % intervals of a paired bootstrap. ECE and SCE have none that would cover; beside them "
-    "stands their noise floor, the mean that a calibrated model with the same probabilities would measure on so many "
-    "questions."
-)
+
+
+def about_intervals(results: Results) -> str:
+    """What stands in brackets beside the numbers of a run."""
+    errors, them = ("ECE and SCE have", "them") if results.choice_methods else ("ECE has", "it")
+    return (
+        f"In square brackets: 95 % intervals of a paired bootstrap. {errors} none that would cover; beside {them} "
+        "stands the noise floor, the mean that a calibrated model with the same probabilities would measure on so many "
+        "questions."
+    )
 
 
 def interval_text(measure: Measure, estimate: Estimate, sign: str = "") -> str:
@@ -65,14 +70,19 @@ def interval_values(results: Results, row: Result) -> Iterator[float | None]:
     """The values of `INTERVALS` of a row."""
     for column in WITH_INTERVALS:
         estimate = results.estimate(row, column)
-        yield from (estimate.low, estimate.high) if estimate else (None, None)
+        yield from (short(estimate.low), short(estimate.high)) if estimate else (None, None)
 
 
 def floor_values(row: Result) -> Iterator[float | None]:
     """The values of `FLOORS` of a row."""
     for column in WITH_FLOORS:
         floor = row.floors.get(column)
-        yield from (floor.mean, floor.p95, floor.p_value) if floor else (None,) * 3
+        yield from map(short, (floor.mean, floor.p95, floor.p_value)) if floor else (None,) * 3
+
+
+def short(value: float) -> float:
+    """Six digits, as in results.csv: the draws tell no more."""
+    return float(f"{value:.6g}")
 
 
 def p_text(p: float | None) -> str:

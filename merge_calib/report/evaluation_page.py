@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from merge_calib.points import AxisPoint
 from merge_calib.report.asked import asked_line
 from merge_calib.report.captions import figures_section
-from merge_calib.report.cells import ABOUT_INTERVALS, row_text
+from merge_calib.report.cells import about_intervals, row_text
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.letters import letters_section
 from merge_calib.report.measures import (
@@ -61,8 +61,8 @@ def _in_short(results: Results) -> str:
         ece = _range(results, rows, ECE)
         lines.append(f"- By {code(confidence)}: accuracy {accuracy}; ECE {ece}.")
     about = (
-        f"{over_text(results)} {ABOUT_INTERVALS} Nothing was chosen, so all questions count; that one model is ahead "
-        "of another here is no tested claim."
+        f"{over_text(results)} {about_intervals(results)} Nothing was chosen, so all questions count; that one model "
+        "is ahead of another here is no tested claim."
     )
     return "\n".join([*lines, f"\n{about}\n"])
 

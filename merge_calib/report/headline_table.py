@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from merge_calib.files import csv_text
 from merge_calib.inference.estimate import Estimate
-from merge_calib.report.cells import ABOUT_INTERVALS, difference_text, estimate_text, tested_text
+from merge_calib.report.cells import about_intervals, difference_text, estimate_text, tested_text
 from merge_calib.report.headline import ESTIMATED, Headline, Measured, headline_of
 from merge_calib.report.measures import BY_COLUMN, NLL, SCE2, Measure
 from merge_calib.report.retained_cells import (
@@ -65,7 +65,9 @@ def headline_markdown(results: Results) -> str:
     parts = ["# Parents, selected merge and rivals\n"]
     for i, headline in enumerate(headlines(results)):
         if i == 0:
-            parts.append(f"{_about(headline)} {ABOUT_INTERVALS}{f' {ABOUT}' if has_retained(results) else ''}\n")
+            parts.append(
+                f"{_about(headline)} {about_intervals(results)}{f' {ABOUT}' if has_retained(results) else ''}\n"
+            )
         parts.append(f"## Confidence method {code(headline.confidence)}\n")
         for task in reversed(headline.tasks):
             title = "Mean over tasks" if task == MEAN else code(task)

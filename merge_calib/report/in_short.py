@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from merge_calib.findings import Findings, findings_of
 from merge_calib.report.alignment_section import alignment_change
-from merge_calib.report.cells import ABOUT_INTERVALS, difference_text, floored_text, p_text
+from merge_calib.report.cells import about_intervals, difference_text, floored_text, p_text
 from merge_calib.report.claims_section import nothing_claimed
 from merge_calib.report.headline import Headline, headline_of
 from merge_calib.report.headline_table import raw_against_temperature
@@ -24,7 +24,7 @@ def in_short(results: Results, landmarks: Landmarks) -> str:
     if headline is not None and headline.selected is not None:
         lines.append(raw_against_temperature(headline))
     lines.append(f"Where the numbers come from: {split_text(results)}.")
-    return "\n".join([*(f"- {line}" for line in lines), f"\n{ABOUT_INTERVALS}\n"])
+    return "\n".join([*(f"- {line}" for line in lines), f"\n{about_intervals(results)}\n"])
 
 
 def _alignment(results: Results, landmarks: Landmarks) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from merge_calib.files import csv_text
 from merge_calib.points import AxisPoint, Point
-from merge_calib.report.cells import ABOUT_INTERVALS, FLOORS, INTERVALS, floor_values, interval_values, row_text
+from merge_calib.report.cells import FLOORS, INTERVALS, about_intervals, floor_values, interval_values, row_text
 from merge_calib.report.measures import (
     ACCURACY,
     AUROC,
@@ -40,7 +40,7 @@ def models_csv(results: Results) -> str:
 
 def models_markdown(results: Results, about: str) -> str:
     """A table for each confidence method x task."""
-    parts = ["# Every model\n", f"{about} {ABOUT_INTERVALS}\n"]
+    parts = ["# Every model\n", f"{about} {about_intervals(results)}\n"]
     for confidence in results.confidences:
         parts.append(f"## Confidence method {code(confidence)}\n")
         for task in tables_of(results, confidence):

@@ -9,9 +9,9 @@ from merge_calib.frontier import non_dominated
 from merge_calib.merging.point import MergePoint
 from merge_calib.points import Point
 from merge_calib.report.cells import (
-    ABOUT_INTERVALS,
     FLOORS,
     INTERVALS,
+    about_intervals,
     floor_values,
     interval_values,
     row_text,
@@ -97,7 +97,7 @@ def points_markdown(results: Results, about: str, measured: str) -> str:
         "# Every point\n",
         f"Means over tasks of the points that have all tasks, {measured}. `yes` where no other point is at least as "
         "good on accuracy and SCE and ahead on one. P(non-dominated) and P(dominates aligned): shares of bootstrap "
-        f"draws, by accuracy and sce2. + T: with a temperature fitted per task. {ABOUT_INTERVALS}\n",
+        f"draws, by accuracy and sce2. + T: with a temperature fitted per task. {about_intervals(results)}\n",
         f"{about}{f' {ABOUT}' if keeps else ''}\n",
     ]
     for confidence in results.confidences:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from merge_calib.findings import findings_of
 from merge_calib.inference.resampling import FEWEST_CLUSTERS
 from merge_calib.merging.point import MergePoint
 from merge_calib.merging.slerp import COLLINEAR
@@ -35,7 +36,7 @@ def recorded(results: Results, landmarks: Landmarks) -> str:
         *_unmeasured(results),
         *_failed(results),
         *_incomplete(results),
-        *too_few(results),
+        *_too_few(results),
         *_clusters(results),
         *_ties(results, landmarks),
         *_counted(results, "truncated", "cut at the front because they are longer than the model's context"),
@@ -84,6 +85,11 @@ def _incomplete(results: Results) -> list[str]:
                 what = "and so without a mean"
             lines.append(f"Without all tasks by {code(confidence)}, {what}: {listed}.")
     return lines
+
+
+def _too_few(results: Results) -> list[str]:
+    """Tasks with few questions, where no section on claims tells of them."""
+    return [] if results.is_sweep and findings_of(results).claims else too_few(results)
 
 
 def _clusters(results: Results) -> list[str]:

@@ -24,10 +24,11 @@ from merge_calib.report.text import count_text, lambda_text, named_text
 from merge_calib.results import MEAN, Result, Results
 
 MOST_MODELS = 12
+_MOST_CLAIMS = 2  # in full, of one line
 
 
 def summary(results: Results) -> str:
-    """A few lines: base, selected point and aligned model side by side, or the models, and where everything lies."""
+    """Ten lines on what a sweep found, or a line for each model, and where everything lies."""
     if not results.is_sweep:
         return "\n".join([*_models(results), *_warnings(results), _report(results)])
     landmarks = Landmarks.of(results)
@@ -143,8 +144,9 @@ def _claims(findings: Findings) -> str:
     claims = [claim for claim in findings.claims if claim.task == task]
     held = [claim for claim in claims if claim.holds]
     if held:
-        words = "; ".join(claim.kind.words for claim in held)
-        return f"{len(held)} of {len(claims)} shown: {words}"
+        words = "; ".join(claim.kind.words for claim in held[:_MOST_CLAIMS])
+        more = f"; and {len(held) - _MOST_CLAIMS} more" if len(held) > _MOST_CLAIMS else ""
+        return f"{len(held)} of {len(claims)} shown: {words}{more}"
     if all(claim.p_value is None for claim in claims):
         return f"not tested: {claims[0].why_not}"
     size = ACCURACY.size_text(findings.detectable(task, "accuracy") or 0.0)
