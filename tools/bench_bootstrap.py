@@ -36,7 +36,6 @@ def main() -> None:
     options = parser.parse_args()
     forecasts = random_forecasts(options.questions, options.points)
     subjects = np.arange(options.questions) % SUBJECTS
-    before = peak_bytes()
 
     began = time.perf_counter()
     counts = stratified(subjects, options.draws, 0)
@@ -45,7 +44,7 @@ def main() -> None:
     measured = time.perf_counter()
     given = number_of_intervals(joint)
     ended = time.perf_counter()
-    memory = peak_bytes() - before
+    memory = peak_bytes()
 
     began_loop = time.perf_counter()
     loop = plain_loop(forecasts, counts[: options.loop])
@@ -62,13 +61,11 @@ def main() -> None:
     print(f"| {given} intervals: every point and its differences to both parents | {ended - measured:.1f} |")
     print(f"| together (goal: under {GOAL:g}) | {ended - began:.1f} |")
     print(f"| a plain loop, {options.loop} draws, extrapolated to {options.draws:,} | {a_draw * options.draws:.0f} |\n")
+    print(f"The loop takes {a_draw * options.draws / (ended - began):.0f} times as long. Peak memory of the process")
     print(
-        f"The loop takes {a_draw * options.draws / (ended - began):.0f} times as long. Peak memory beyond the questions"
+        f"before the loop {memory / 1e6:.0f} MB, of which the draws are {counts.nbytes / 1e6:.0f} MB. The loop's draws"
     )
-    print(
-        f"themselves: {memory / 1e6:.0f} MB, of which the draws are {counts.nbytes / 1e6:.0f} MB. The loop's draws and"
-    )
-    print(f"ours, sums in single precision, differ by {largest_difference(joint, loop):.0e} at most.")
+    print(f"and ours, sums in single precision, differ by {largest_difference(joint, loop):.0e} at most.")
 
 
 def random_forecasts(n: int, points: int) -> dict[str, Predictions]:

@@ -117,7 +117,7 @@ def _about(findings: Findings) -> str:
         counts = "; ".join(f"{point_markdown(p)} in {chosen.count(p)}" for p in sorted(set(chosen)))
         return (
             f"What is claimed is the procedure (choose by the rule on the other folds, measure on this one), not one "
-            f"point: of {len(chosen)} folds chose {counts}."
+            f"point: the {len(chosen)} folds chose {counts}."
         )
     return (
         f"About {point_markdown(chosen[0])} alone, which was chosen on other questions than those it is measured on, "

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from merge_calib.calibration.noise_floor import Floor
 from merge_calib.files import csv_text
 from merge_calib.findings import Certainty, findings_of
 from merge_calib.frontier import non_dominated
@@ -13,9 +14,11 @@ from merge_calib.report.cells import (
     INTERVALS,
     about_intervals,
     floor_values,
+    floored_text,
     interval_values,
     row_text,
     share_text,
+    short,
 )
 from merge_calib.report.certainty_section import certainty_of
 from merge_calib.report.families import is_all_linear
@@ -66,13 +69,24 @@ class _Extra:
     on_frontier: bool | None
     shares: tuple[float | None, float | None]
     tempered: Mapping[Measure, float]
+    tempered_floor: Floor | None
 
 
 def points_csv(results: Results, landmarks: Landmarks) -> str:
     """A row for each confidence method and complete point: as in results.csv, and what + T makes and is retained."""
     scaled = [f"{measure.column}_with_t" for measure in _TEMPERED]
     place = ("point", *point_columns(results), "confidence", "split", "role", "non_dominated", "selected", "n")
-    header = (*place, *(m.column for m in POINT_COLUMNS), "ties", *INTERVALS, *FLOORS, *scaled, *_SHARES, *COLUMNS)
+    header = (
+        *place,
+        *(m.column for m in POINT_COLUMNS),
+        "ties",
+        *INTERVALS,
+        *FLOORS,
+        *scaled,
+        "sce_with_t_floor",
+        *_SHARES,
+        *COLUMNS,
+    )
     rows = (
         [
             *(row.point.name, *point_cells(row.point), row.confidence, row.split, landmarks.role(row.point)),
@@ -82,6 +96,7 @@ def points_csv(results: Results, landmarks: Landmarks) -> str:
             *interval_values(results, row),
             *floor_values(row),
             *(extra.tempered.get(measure) for measure in _TEMPERED),
+            None if extra.tempered_floor is None else short(extra.tempered_floor.mean),
             *extra.shares,
             *retained_values(retained_of(results, row.point)),
         ]
@@ -118,12 +133,13 @@ def _table(results: Results, confidence: str, *, keeps: bool) -> str:
         cells = [*place_texts(row.point, columns), landmarks.role(row.point), "yes" if extra.on_frontier else ""]
         cells += [row_text(results, row, measure) for measure in measures]
         if has_extra:
-            cells += [measure.text(extra.tempered.get(measure)) for measure in _TEMPERED[:2]]
+            cells.append(NLL.text(extra.tempered.get(NLL)))
+            cells.append(floored_text(SCE, extra.tempered.get(SCE), extra.tempered_floor))
             cells += [share_text(share) for share in extra.shares]
         rows.append([*cells, *(retained_cells(retained_of(results, row.point)) if keeps else [])])
     header = [*columns, "", "frontier", *(measure.label for measure in measures)]
     if has_extra:
-        header += [*(f"{measure.label} + T" for measure in _TEMPERED[:2]), "P(non-dominated)", "P(dominates aligned)"]
+        header += ["NLL + T", "SCE + T", "P(non-dominated)", "P(dominates aligned)"]
     return markdown_table([*header, *(HEADINGS if keeps else ())], rows, names=len(columns) + 2)
 
 
@@ -137,7 +153,7 @@ def _points(results: Results) -> Iterator[tuple[Result, _Extra]]:
         certainty = None if headline is None else certainty_of(findings_of(results), confidence)
         for row in results.line(MEAN, confidence):
             name = row.point.name
-            yield row, _Extra(fronts.get(name), _shares(certainty, name), _with_temperature(headline, name))
+            yield row, _Extra(fronts.get(name), _shares(certainty, name), *_with_temperature(headline, name))
 
 
 def _shares(certainty: Certainty | None, name: str) -> tuple[float | None, float | None]:
@@ -146,11 +162,13 @@ def _shares(certainty: Certainty | None, name: str) -> tuple[float | None, float
     return certainty.non_dominated.get(name), certainty.dominates_aligned.get(name)
 
 
-def _with_temperature(headline: Headline | None, name: str) -> dict[Measure, float]:
+def _with_temperature(headline: Headline | None, name: str) -> tuple[dict[Measure, float], Floor | None]:
+    """What a point measures with a temperature, and the noise floor of its SCE."""
     if headline is None or tempered(name) not in headline.joint().names:
-        return {}
+        return {}, None
     joint = headline.joint()
-    return {m: joint.value(m.column, tempered(name)) for m in _TEMPERED if joint.has(m.column)}
+    values = {m: joint.value(m.column, tempered(name)) for m in _TEMPERED if joint.has(m.column)}
+    return values, headline.floors(tempered(name))["sce"]
 
 
 def place_columns(results: Results) -> tuple[str, ...]:
