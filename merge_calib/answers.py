@@ -49,14 +49,14 @@ class Division:
         (fold,) = self.folds
         return fold.select if split == "select" else fold.report
 
-    def counts(self, rows: Booleans) -> Counts:
+    def counts(self, rows: Booleans, fold: int = 0) -> Counts:
         """The draws (B, n) of the n questions of a mask: by subject, or whole subjects.
 
-        The same for every point and every confidence method.
+        The same for every point and every confidence method; each fold has draws of its own.
         """
         analysis = self.analysis
         subjects = codes([subject for subject, row in zip(self.subjects, rows, strict=True) if row])
-        seed = seed_of(analysis.seed, self.task)
+        seed = seed_of(analysis.seed, self.task, *([str(fold)] if fold else []))
         if self.is_clustered:
             return clustered(subjects, analysis.draws, seed)
         return stratified(subjects, analysis.draws, seed)
@@ -94,6 +94,11 @@ def folds_of(
 
     Raises InputError where a side of one of them is empty.
     """
+    if analysis.cross_fit and any(given):
+        raise InputError(
+            f"task {task}: its questions say themselves which of them choose and which judge, and --cross-fit lets all "
+            "of them do both; give --cross-fit 0, or questions without a split"
+        )
     if analysis.cross_fit:
         folds = cross_fit(ids, subjects, analysis.cross_fit)
     else:

@@ -36,7 +36,8 @@ class Certainty:
 
     non_dominated, dominates_aligned: by point, a share of draws; levels (E,), attained (3, E): the accuracy that the
     frontier attains at an sce2 of at most each level, in 5, 50 and 95 % of draws (-inf where it has no such point)
-    area: the hypervolume of all points, with its 95 % interval
+    area: the hypervolume of all points, with the middle 95 % of its draws: a description, for the area of noisy points
+        is biased upward
     """
 
     non_dominated: Mapping[str, float]
@@ -189,14 +190,14 @@ class Findings:
             return average([self.joint(each, confidence) for each in rivals.answers])
         division = rivals.answers[task].division
         joints = [
-            joint_of(rivals.forecasts(task, i), division.counts(fold.report), rivals.bins)
+            joint_of(rivals.forecasts(task, i), division.counts(fold.report, i), rivals.bins)
             for i, fold in enumerate(division.folds)
         ]
         return average(joints, [joint.n for joint in joints])
 
     def _floors(self, confidence: str, task: str, fold: int, forecast: str) -> dict[str, Floor]:
         rivals = self._known(confidence)
-        seed = seed_of(self.results.analysis.seed, task, str(fold))
+        seed = seed_of(self.results.analysis.seed, task, *([str(fold)] if fold else []))
         found = noise_floor(rivals.forecasts(task, fold)[forecast], rivals.bins, REDRAWS, seed)
         assert found.sce is not None
         return {"ece": found.ece, "sce": found.sce}

@@ -1,7 +1,7 @@
 """The checkpoint of a point: the selected one of a run, or any that is asked for."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,8 +180,8 @@ def _measured(results: "Results", point: MergePoint) -> Measured:
         else "The point was chosen on these very questions; frontier.json of the run judges the procedure"
     )
     how = (
-        f"Confidence was read by the method `{confidence}`; ECE and SCE have {results.run.plan['bins']} bins. {chosen}. "
-        "In brackets 95 % intervals; ECE and SCE of a perfectly calibrated model are not 0 either."
+        f"Confidence was read by the method `{confidence}`; ECE and SCE have {results.run.plan['bins']} bins. "
+        f"{chosen}. In brackets 95 % intervals; ECE and SCE of a perfectly calibrated model are not 0 either."
     )
     return Measured(rows, how, results.selection.rule)
 

@@ -88,6 +88,15 @@ class Rivals:
 
     def forecasts(self, task: str, fold: int) -> dict[str, Predictions]:
         """Every forecast of the judging questions of one task in one fold, by name."""
+        if (task, fold) not in self._forecasts:
+            self._forecasts[task, fold] = self._make_forecasts(task, fold)
+        return self._forecasts[task, fold]
+
+    @cached_property
+    def _forecasts(self) -> dict[tuple[str, int], dict[str, Predictions]]:
+        return {}
+
+    def _make_forecasts(self, task: str, fold: int) -> dict[str, Predictions]:
         fit = self.fits[fold]
         raw = {point: self.side(point, task, fold, selects=False) for point in self.points}
         scaled = {point: at_temperature(raw[point], fit.temperatures[point, task].value) for point in self.points}
@@ -152,9 +161,7 @@ class Rivals:
         ]
         return by_name[select(candidates, self.rule).point]
 
-    def _candidate(
-        self, name: str, lam: float | None, is_aligned: bool, tasks: Sequence[Predictions]
-    ) -> Candidate:
+    def _candidate(self, name: str, lam: float | None, is_aligned: bool, tasks: Sequence[Predictions]) -> Candidate:
         accuracy = _mean(metrics.accuracy(p) for p in tasks)
         return Candidate(name, lam, accuracy, _mean(metrics.sce(p, self.bins) for p in tasks), is_aligned)
 

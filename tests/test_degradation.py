@@ -9,7 +9,6 @@ import pytest
 from scipy import stats
 
 from merge_calib.degradation.amplification import Line, collapse, kendalls_tau, slope
-from merge_calib.inference.holm import holm
 from merge_calib.degradation.change import Change, estimated, log_ratios, rates, recentred
 from merge_calib.degradation.published import Published, ranked, rate_table, read_published
 from merge_calib.degradation.ranks import estimated_ranks, kendalls_w, ranks
@@ -23,6 +22,7 @@ from merge_calib.degradation.rounding import (
     read_printed,
 )
 from merge_calib.errors import InputError
+from merge_calib.inference.holm import holm
 
 
 def normals(seed: int, *shape: int) -> np.ndarray:

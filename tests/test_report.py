@@ -23,6 +23,7 @@ from merge_calib.inference.power import detectable
 from merge_calib.inference.resampling import FEWEST_CLUSTERS
 from merge_calib.merging.point import MergePoint
 from merge_calib.report import write_report
+from merge_calib.report.axis_figure import draw_axis
 from merge_calib.report.cells import p_text
 from merge_calib.report.claims_section import SUBJECTS, verdict
 from merge_calib.report.frontier_figure import draw_frontier
@@ -31,6 +32,7 @@ from merge_calib.report.page import page
 from merge_calib.report.place import point_markdown
 from merge_calib.report.pooling import pooled
 from merge_calib.report.retained_cells import NOT_MEASURED
+from merge_calib.report.retained_panel import TITLE
 from merge_calib.report.summary import summary
 from merge_calib.report.tables import write_tables
 from merge_calib.report.text import decimals, percent
@@ -780,6 +782,22 @@ def test_retained_alignment_is_shown_or_said_to_be_missing(tmp_path: Path) -> No
     rows = rows_of(tmp_path / "tables/points.csv")
     assert [number(row["retained_kl"]) for row in rows] == [2.0, 1.0, 0.0]
     assert {number(row["retained_agreement"]) for row in rows} == {33 / 40}
+
+
+def test_retained_alignment_has_a_panel_where_it_was_measured(tmp_path: Path) -> None:
+    results = make_results(tmp_path, (0.0, 0.6, 1.0), n=120)
+    plain = draw_axis(results, Landmarks.of(results), "choice")
+    assert "Brier" in {axes.get_title(loc="left") for axes in plain.figure.axes}
+    assert "retained_kl" not in plain.numbers
+    results.run.write_retained("responses", {"sha256": "1"})
+    for point, kl in zip(results.points, (2.0, 1.0, 0.0), strict=True):
+        keep(results.run, point, {"kl": [kl * 10, kl * 30], "agreed": [9, 24], "tokens": [10, 30]}, {})
+    drawing = draw_axis(results, Landmarks.of(results), "choice")
+    (panel,) = [axes for axes in drawing.figure.axes if axes.get_title(loc="left") == TITLE]
+    assert panel.lines[0].get_ydata().tolist() == [2.0, 1.0, 0.0]
+    means = [line for line in drawing.numbers.splitlines() if line.startswith("mean,linear")]
+    header = drawing.numbers.splitlines()[0].split(",")
+    assert [float(line.split(",")[header.index("retained_kl")]) for line in means] == [2.0, 1.0, 0.0]
 
 
 def test_subjects_too_few_to_be_drawn_whole_are_told(tmp_path: Path) -> None:

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from merge_calib.plan import SweepPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
-ANALYSIS = (
-    *("select_fraction", "select_by", "accuracy_margin", "select_weight", "cross_fit", "draws", "cluster"),
-)
+ANALYSIS = (*("select_fraction", "select_by", "accuracy_margin", "select_weight", "cross_fit", "draws", "cluster"),)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 

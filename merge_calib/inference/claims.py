@@ -51,8 +51,8 @@ KINDS = (
     ),
     Kind(
         "non_dominated",
-        "better than every other measured point in accuracy or in calibration",
-        "some other point is at least as accurate and has an sce2 at least as low",
+        "better than every measured point that was not chosen, in accuracy or in calibration",
+        "some point that was not chosen is at least as accurate and has an sce2 at least as low",
         "paired bootstrap, one-sided; against each other point twice the smaller p of the two measures (Bonferroni, a "
         "union); p is the largest over the other points (intersection-union)",
     ),
@@ -153,6 +153,7 @@ def _part(joint: Joint, measure: str, selected: str, other: str, margin: float =
 
 def _against_all(joint: Joint, compared: Compared) -> tuple[tuple[Part, ...], float]:
     """The comparison with the point that is hardest to tell apart, and the p-value over all."""
+    assert compared.others, "the base is never chosen"
     worst: tuple[float, tuple[Part, ...]] = (0.0, ())
     for other in compared.others:
         parts = tuple(_part(joint, measure, compared.selected, other) for measure in ("accuracy", ERROR))

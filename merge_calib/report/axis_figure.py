@@ -11,15 +11,27 @@ from merge_calib.files import csv_text
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.axis import Axis, place_on
 from merge_calib.report.axis_extras import Extras
-from merge_calib.report.axis_lines import LONGEST_LINE, Line, is_by_groups_only, line_entries, line_title, lines_of
+from merge_calib.report.axis_lines import (
+    LONGEST_LINE,
+    Line,
+    is_by_groups_only,
+    line_entries,
+    line_title,
+    lines_of,
+    lines_of_mean,
+)
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.measures import ACCURACY, BRIER, ECE, ECE2, MEAN_CONFIDENCE, NLL, SCE, SCE2, Measure
 from merge_calib.report.place import figure_text, point_cells, point_columns
+from merge_calib.report.retained_cells import COLUMNS as RETAINED
+from merge_calib.report.retained_cells import has_retained, retained_of, retained_values
+from merge_calib.report.retained_panel import draw_retained
 from merge_calib.report.style import GREY, INK, WIDE, Drawing, new_figure, plain_axes, wrapped_text
 from merge_calib.results import MEAN, Results
 from merge_calib.scoring.questionnaire import NEXT_TOKEN
 
 _OF_OPTIONS = (ACCURACY, SCE, ECE, NLL, BRIER, SCE2)
+_BESIDE_RETAINED = (ACCURACY, SCE, ECE, NLL, SCE2)  # the Brier score makes room for the sixth panel
 _OF_TEXTS = (ACCURACY, ECE, NLL, MEAN_CONFIDENCE)
 NUMBERS = (*_OF_OPTIONS, ECE2, MEAN_CONFIDENCE)  # what the CSV holds
 _LEAST_SPAN = 0.1  # of a vertical axis on which all is 0
@@ -35,16 +47,20 @@ def draw_axis(results: Results, landmarks: Landmarks, confidence: str) -> Drawin
     if not points or (not results.is_sweep and len(points) == 1) or is_by_groups_only(results, confidence):
         return None
     axis = Axis.of(results)
-    panels = _OF_TEXTS if confidence == NEXT_TOKEN else _OF_OPTIONS
+    shows_retained = confidence != NEXT_TOKEN and has_retained(results)
+    panels = _panels(confidence, shows_retained=shows_retained)
     extras = Extras.of(results, confidence)
-    across = 3 if len(panels) > 4 else 2
+    across = 3 if confidence != NEXT_TOKEN else 2
     entries = [*line_entries(results, confidence), *_landmark_entries(landmarks), *extras.entries]
     columns, title = _legend_columns(entries), line_title(results, confidence)
     width = WIDE / across - 0.4
     legend_height = 0.14 * (-(-sum(map(len, _label_lines(entries))) // columns) + bool(title))
     figure = new_figure(WIDE, 3.5 + axis.names_height(width) + legend_height)
     grid = figure.subplots(2, across, sharex=True, squeeze=False)
-    for axes, measure in zip(grid.flat, panels, strict=True):
+    if shows_retained:
+        draw_retained(grid.flat[-1], results, lines_of_mean(lines), axis)
+        _landmark_lines(grid.flat[-1], landmarks)
+    for axes, measure in zip(grid.flat, panels, strict=not shows_retained):
         extras.draw(axes, axis, measure)
         _panel(axes, lines, axis, measure, results.run.plan["bins"])
         _landmark_lines(axes, landmarks)
@@ -53,6 +69,12 @@ def draw_axis(results: Results, landmarks: Landmarks, confidence: str) -> Drawin
         axes.set_xlabel(axis.heading)
     figure.legend(handles=entries, title=title, loc="outside lower center", ncols=columns)
     return Drawing(figure, _numbers(results, confidence, extras))
+
+
+def _panels(confidence: str, *, shows_retained: bool) -> Sequence[Measure]:
+    if confidence == NEXT_TOKEN:
+        return _OF_TEXTS
+    return _BESIDE_RETAINED if shows_retained else _OF_OPTIONS
 
 
 def _panel(axes: Axes, lines: Sequence[Line], axis: Axis, measure: Measure, bins: int) -> None:
@@ -107,13 +129,15 @@ def _numbers(results: Results, confidence: str, extras: Extras) -> str:
     """A row for each point and task, then the rivals' levels; bands and noise floors are those of the mean."""
     rows: list[list[object]] = []
     columns = point_columns(results)
+    kept = RETAINED if has_retained(results) else ()
     for task in (*results.tasks_of(confidence), MEAN):
         for row in results.line(task, confidence):
             if not isinstance(row.point, MergePoint) or row.point.lam is not None:
                 place = (row.task, row.point.name, *point_cells(row.point))
                 values = [measure.of(row.measurement) for measure in NUMBERS]
-                rows.append([*place, *values, *extras.values(row)])
+                more = retained_values(retained_of(results, row.point)) if kept and task == MEAN else [None] * len(kept)
+                rows.append([*place, *values, *extras.values(row), *more])
     for name, levels in extras.levels.items():
         values = [levels.get(measure.column) for measure in NUMBERS]
-        rows.append([MEAN, name, *[None] * len(columns), *values, *[None] * len(Extras.COLUMNS)])
-    return csv_text(("task", "point", *columns, *(m.column for m in NUMBERS), *Extras.COLUMNS), rows)
+        rows.append([MEAN, name, *[None] * len(columns), *values, *[None] * (len(Extras.COLUMNS) + len(kept))])
+    return csv_text(("task", "point", *columns, *(m.column for m in NUMBERS), *Extras.COLUMNS, *kept), rows)

@@ -34,6 +34,13 @@ def lines_of(results: Results, confidence: str) -> list[Line]:
     return [line for task in _drawn_tasks(results, confidence) for line in _lines_of_task(results, task, confidence)]
 
 
+def lines_of_mean(lines: Sequence[Line]) -> list[Line]:
+    """The lines of the mean over tasks, or of the only task: what is the same for all tasks is drawn on them."""
+    shown = {row.task for line in lines for row in line.rows}
+    last = MEAN if MEAN in shown else next(iter(shown))
+    return [line for line in lines if any(row.task == last for row in line.rows)]
+
+
 def _drawn_tasks(results: Results, confidence: str) -> tuple[str, ...]:
     """What has a line of its own; the mean of one task is that task."""
     tasks = results.tasks_of(confidence)

@@ -9,9 +9,11 @@ from merge_calib.report.headline import headline_of
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.measures import asked_noun
 from merge_calib.report.reliability_figure import FEW
+from merge_calib.report.retained_cells import has_retained
 from merge_calib.report.shown import MOST_PANELS, named_points
 from merge_calib.report.text import code
 from merge_calib.results import Results
+from merge_calib.scoring.questionnaire import NEXT_TOKEN
 
 _ATTAINMENT = (
     "**Accuracy attained at each calibration error**: the most accurate point whose sce2 is no higher, in half of the "
@@ -81,6 +83,11 @@ def _lambda_caption(results: Results, landmarks: Landmarks, confidence: str) -> 
     selected = ", the dashed one the selected point" if landmarks.recovers and not is_by_groups else ""
     parts = [f"**Each measure against lambda.** Grey upright lines mark the parents{selected}."]
     families = families_on_axis(results, confidence)
+    if confidence != NEXT_TOKEN and has_retained(results):
+        parts.append(
+            "The last panel: how far each point is from the aligned model's own responses to the prompts, with 95 % "
+            "intervals over prompts."
+        )
     if len(families) > 1:
         parts.append("A colour is a method.")
     elif families != (Family(LINEAR),):

@@ -35,7 +35,8 @@ def certainty_section(findings: Findings, landmarks: Landmarks) -> str:
         "of the aligned model in both. They are no tests. All points: [tables/points.md](tables/points.md).\n",
         markdown_table(("point", "P(non-dominated)", "P(dominates aligned)"), rows),
         f"- Hypervolume of all points (accuracy x sce2, reference {REFERENCE[0]:g} and {REFERENCE[1]:g}): "
-        f"{decimals(area.value, 4)} [{decimals(area.low, 4)}, {decimals(area.high, 4)}].",
+        f"{decimals(area.value, 4)}, in 95 % of draws between {decimals(area.low, 4)} and {decimals(area.high, 4)}; "
+        "a description, for the area of noisy points is biased upward.",
         *(f"- {line}" for line in _choices(findings)),
         "",
     ]
