@@ -28,11 +28,23 @@ def united(held: Content, asked: Content) -> dict[str, Any]:
         "tasks": {**held["tasks"], **tasks},
         "confidence": list(dict.fromkeys([*asked["confidence"], *held["confidence"]])),
     }
+    if "analysis" in asked and (ways := _other_ways(held, asked["analysis"])):
+        both["judged_before"] = ways
     if "models" in asked:
         before = {model["label"]: model for model in held["models"]}
         models = {model["label"]: _one_model(before.get(model["label"]), model) for model in asked["models"]}
         both["models"] = list({**models, **{label: before[label] for label in before if label not in models}}.values())
     return both
+
+
+def _other_ways(held: Content, analysis: Content) -> list[Any]:
+    """In what other ways the run was judged before, each once, in order."""
+    before = [*held.get("judged_before", ()), *([held["analysis"]] if "analysis" in held else [])]
+    ways: list[Any] = []
+    for way in before:
+        if way not in ways and way != analysis:
+            ways.append(way)
+    return ways
 
 
 _KINDS = {"sweep": "a sweep", "evaluation": "an evaluation"}

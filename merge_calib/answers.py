@@ -49,14 +49,19 @@ class Division:
         (fold,) = self.folds
         return fold.select if split == "select" else fold.report
 
-    def counts(self, rows: Booleans, fold: int = 0) -> Counts:
+    @property
+    def judging(self) -> Booleans:
+        """The mask (N,) of the questions that judge in some fold."""
+        return np.asarray(np.any([fold.report for fold in self.folds], axis=0), dtype=np.bool_)
+
+    def counts(self, rows: Booleans) -> Counts:
         """The draws (B, n) of the n questions of a mask: by subject, or whole subjects.
 
-        The same for every point and every confidence method; each fold has draws of its own.
+        The same for every point and every confidence method.
         """
         analysis = self.analysis
         subjects = codes([subject for subject, row in zip(self.subjects, rows, strict=True) if row])
-        seed = seed_of(analysis.seed, self.task, *([str(fold)] if fold else []))
+        seed = seed_of(analysis.seed, self.task)
         if self.is_clustered:
             return clustered(subjects, analysis.draws, seed)
         return stratified(subjects, analysis.draws, seed)

@@ -68,22 +68,22 @@ class Findings:
         return self._rivals[confidence]
 
     def joint(self, task: str, confidence: str) -> Joint:
-        """Every point and rival on the judging questions of a task, or the mean over tasks, folds taken together."""
+        """Every point and rival on the judging questions of a task, or the mean over tasks."""
         key = task, confidence
         if key not in self._joints:
             self._joints[key] = self._make_joint(*key)
         return self._joints[key]
 
     def floors(self, task: str, confidence: str, forecast: str) -> dict[str, Floor]:
-        """The noise floors of ece and sce of a forecast, the mean over folds and tasks."""
+        """The noise floors of ece and sce of a forecast on a task, or the mean over tasks."""
         rivals = self._known(confidence)
-        tasks = list(rivals.answers) if task == MEAN else [task]
-        found = []
-        for each in tasks:
-            sizes = [int(fold.report.sum()) for fold in rivals.answers[each].division.folds]
-            per_fold = [self._floors(confidence, each, fold, forecast) for fold in range(rivals.folds)]
-            found.append({m: mean_floor([f[m] for f in per_fold], sizes) for m in WITH_FLOORS})
-        return {m: mean_floor([f[m] for f in found]) for m in WITH_FLOORS}
+        if task == MEAN:
+            found = [self.floors(each, confidence, forecast) for each in rivals.answers]
+            return {m: mean_floor([floors[m] for floors in found]) for m in WITH_FLOORS}
+        seed = seed_of(self.results.analysis.seed, task)
+        floor = noise_floor(rivals.judged(task)[forecast], rivals.bins, REDRAWS, seed)
+        assert floor.sce is not None
+        return {"ece": floor.ece, "sce": floor.sce}
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
@@ -189,18 +189,7 @@ class Findings:
         if task == MEAN:
             return average([self.joint(each, confidence) for each in rivals.answers])
         division = rivals.answers[task].division
-        joints = [
-            joint_of(rivals.forecasts(task, i), division.counts(fold.report, i), rivals.bins)
-            for i, fold in enumerate(division.folds)
-        ]
-        return average(joints, [joint.n for joint in joints])
-
-    def _floors(self, confidence: str, task: str, fold: int, forecast: str) -> dict[str, Floor]:
-        rivals = self._known(confidence)
-        seed = seed_of(self.results.analysis.seed, task, *([str(fold)] if fold else []))
-        found = noise_floor(rivals.forecasts(task, fold)[forecast], rivals.bins, REDRAWS, seed)
-        assert found.sce is not None
-        return {"ece": found.ece, "sce": found.sce}
+        return joint_of(rivals.judged(task), division.counts(division.judging), rivals.bins)
 
 
 @lru_cache(maxsize=2)

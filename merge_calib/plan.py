@@ -104,6 +104,10 @@ class SweepPlan(Asking):
         make_method(self.method, self.options)
         if self.search == "optuna" and (self.groups or self.group_lambdas):
             raise InputError("--search optuna searches one lambda; --groups are for --search grid")
+        if self.search == "optuna" and self.analysis.cross_fit:
+            raise InputError(
+                "--cross-fit needs --search grid: a study hears the questions that choose, and with folds all do"
+            )
         if self.search == "optuna" and len(self.lambdas) < 2:
             raise InputError("--search optuna needs an interval, as --lambdas 0:1.5:0.1; one lambda is none")
 

@@ -4,9 +4,12 @@ A forecast is named after what gives it: a point's name, that name with ` + T` (
 of the names below. All are fitted on a fold's questions of the side `select` and measured on those of `report`.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+import numpy as np
 
 from merge_calib.answers import Answers
 from merge_calib.calibration import metrics
@@ -15,7 +18,7 @@ from merge_calib.calibration.mixture import mix_log_probabilities, mix_probabili
 from merge_calib.calibration.temperature import Temperature, at_temperature, fit_temperature
 from merge_calib.frontier import Candidate
 from merge_calib.merging.point import MergePoint
-from merge_calib.scores import Predictions
+from merge_calib.scores import Predictions, together
 from merge_calib.selection import Rule, Selection, select
 
 SELECTED = "selected"
@@ -86,17 +89,25 @@ class Rivals:
         assert isinstance(predictions, Predictions)
         return predictions
 
-    def forecasts(self, task: str, fold: int) -> dict[str, Predictions]:
-        """Every forecast of the judging questions of one task in one fold, by name."""
-        if (task, fold) not in self._forecasts:
-            self._forecasts[task, fold] = self._make_forecasts(task, fold)
-        return self._forecasts[task, fold]
+    def judged(self, task: str) -> dict[str, Predictions]:
+        """Every forecast of all judging questions of one task, by name, in their order.
+
+        Of several folds each question has what was fitted without it, and all are measured together: a model that
+        folds do not change has the numbers that it has without them.
+        """
+        if task not in self._judged:
+            parts = [self.forecasts(task, fold) for fold in range(self.folds)]
+            rows = [np.flatnonzero(fold.report) for fold in self.answers[task].division.folds]
+            order = np.argsort(np.concatenate(rows))
+            self._judged[task] = {name: together([part[name] for part in parts]).take(order) for name in parts[0]}
+        return self._judged[task]
 
     @cached_property
-    def _forecasts(self) -> dict[tuple[str, int], dict[str, Predictions]]:
+    def _judged(self) -> dict[str, dict[str, Predictions]]:
         return {}
 
-    def _make_forecasts(self, task: str, fold: int) -> dict[str, Predictions]:
+    def forecasts(self, task: str, fold: int) -> dict[str, Predictions]:
+        """Every forecast of the judging questions of one task in one fold, by name."""
         fit = self.fits[fold]
         raw = {point: self.side(point, task, fold, selects=False) for point in self.points}
         scaled = {point: at_temperature(raw[point], fit.temperatures[point, task].value) for point in self.points}
@@ -187,5 +198,6 @@ def _daca(base: Predictions, aligned: Predictions) -> Daca | None:
 
 
 def _mean(values: Iterable[float]) -> float:
+    """As the mean over tasks of results.csv is formed, so that what is tied there is tied here."""
     found = list(values)
-    return sum(found) / len(found)
+    return math.fsum(found) / len(found)

@@ -86,6 +86,8 @@ class RunDirectory:
             raise RunDirectoryError(
                 "\n".join([f"{self.path} holds another run, nothing was changed:", *listed, _CHOOSE])
             )
+        if "analysis" in plan:
+            self.require_unheard(plan["analysis"])
 
     def extend(self, plan: Mapping[str, Any], tasks: Sequence[Task] = ()) -> None:
         """Write run.json: `plan`, with what the run had before after its own; then the questions of `tasks`."""
@@ -95,10 +97,23 @@ class RunDirectory:
             write_asked(self._asked_file(task.name), task)
 
     def judge_by(self, analysis: Mapping[str, Any]) -> None:
-        """Write into run.json how the run is judged from now on, where it is another way than before."""
+        """Write into run.json how the run is judged from now on, and in what other ways it was judged before."""
         if self.plan.get("analysis") != analysis:
-            write_json(self.path / "run.json", {**self.plan, "analysis": dict(analysis)})
+            self.require_unheard(analysis)
+            write_json(self.path / "run.json", united(self.plan, {**self.plan, "analysis": dict(analysis)}))
             self.__dict__.pop("plan", None)
+
+    def require_unheard(self, analysis: Mapping[str, Any]) -> None:
+        """Raise RunDirectoryError where questions that a study heard would judge the points that it proposed."""
+        held = self.plan.get("analysis")
+        if held is None or not (self.path / "study.journal").exists():
+            return
+        for key in ("select_fraction", "cross_fit"):
+            if held[key] != analysis[key]:
+                raise RunDirectoryError(
+                    f"{self.path}: its study chose points by the questions of --{key.replace('_', '-')} {held[key]:g}; "
+                    f"divided by {analysis[key]:g} some of these would judge them. Choose another --out"
+                )
 
     def asked(self, task: str) -> Asked | None:
         """The questions of `task` in the order of its scores, None where the run is of a time that kept none.

@@ -1,6 +1,7 @@
 """The log-probabilities that every metric reads, and the predictions made from them."""
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from functools import cached_property
@@ -75,6 +76,21 @@ class Predictions:
         """Number of questions whose top probability is shared by several options exactly."""
         top = self.log_probabilities.max(1, keepdims=True)
         return int(((self.log_probabilities == top).sum(1) > 1).sum())
+
+
+def together(predictions: Sequence[Predictions]) -> Predictions:
+    """The questions of several sets one after the other; options that a set does not have are masked there."""
+    options = max(p.mask.shape[1] for p in predictions)
+
+    def stacked(arrays: Sequence[NDArray[Any]], fill: float) -> NDArray[Any]:
+        return np.concatenate([np.pad(a, ((0, 0), (0, options - a.shape[1])), constant_values=fill) for a in arrays])
+
+    return Predictions(
+        stacked([p.log_probabilities for p in predictions], -np.inf),
+        stacked([p.probabilities for p in predictions], 0.0),
+        np.concatenate([p.answers for p in predictions]),
+        stacked([p.mask for p in predictions], False),
+    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from merge_calib.errors import InputError
 from merge_calib.frontier import REFERENCE, Candidate, non_dominated
 
 SelectBy = Literal["calibration", "accuracy", "knee", "hypervolume", "weighted"]
+_DIGITS = 12  # means that are equal on paper may differ in the last bit
 RULES: tuple[SelectBy, ...] = get_args(SelectBy)
 
 
@@ -55,7 +56,7 @@ def select(candidates: Sequence[Candidate], rule: Rule | None = None) -> Selecti
     """
     rule = rule or Rule()
     eligible = _eligible(candidates, rule)
-    scores = _SCORES[rule.by](eligible, rule)
+    scores = {name: round(score, _DIGITS) for name, score in _SCORES[rule.by](eligible, rule).items()}
     best = min(eligible, key=lambda c: (-scores[c.name], *_preference(c)))
     tied = tuple(c.name for c in eligible if scores[c.name] == scores[best.name] and c is not best)
     return Selection(best.name, not best.is_aligned, _words(candidates, rule), tuple(c.name for c in eligible), tied)
@@ -83,7 +84,7 @@ def _knee(eligible: Sequence[Candidate], _: Rule) -> dict[str, float]:
     spans = np.ptp(accuracy) or 1.0, np.ptp(error) or 1.0
     bend = (accuracy - accuracy.min()) / spans[0] - (error - error.min()) / spans[1]
     found = dict.fromkeys((c.name for c in eligible), -np.inf)
-    return found | {c.name: round(float(b), 12) for c, b in zip(kept, bend, strict=True)}
+    return found | {c.name: float(b) for c, b in zip(kept, bend, strict=True)}
 
 
 def _area(candidate: Candidate) -> float:
@@ -106,7 +107,8 @@ def _preference(candidate: Candidate) -> tuple[float, float, bool, float, float,
     """Among points that the rule holds equal the smallest is selected."""
     has_several, lam = candidate.lam is None, candidate.lam or 0.0
     place = (0.0, 0.0) if has_several else (abs(lam - 1), lam)
-    return candidate.error, -candidate.accuracy, has_several, *place, not candidate.is_aligned, candidate.name
+    error, accuracy = round(candidate.error, _DIGITS), round(candidate.accuracy, _DIGITS)
+    return error, -accuracy, has_several, *place, not candidate.is_aligned, candidate.name
 
 
 def _words(candidates: Sequence[Candidate], rule: Rule) -> str:

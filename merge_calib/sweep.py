@@ -175,7 +175,7 @@ class _Experiment:
     def _outcome(self, point: MergePoint) -> Outcome:
         """Mean accuracy and mean SCE over the multiple-choice tasks asked, by the first confidence method.
 
-        Only the questions that choose are looked at; with cross-fitting they all do.
+        Only the questions that choose are looked at; with cross-fitting, which no study takes, they all do.
         """
         confidence = self._plan.confidence[0]
         found = []

@@ -270,10 +270,9 @@ def test_what_was_measured_stands_in_a_table():
     text = card(measured=Measured(rows, "How.", "the lowest | wins")).text()
     assert "| base | all | arc\\_easy | 2,376 | 0.6123 | 0.1000 | – | 1.5000 |" in text
     assert "| this merge | all | arc\\_easy | 2,376 | 0.6123 (0.6000 to 0.6200) | 0.1000 | 0.0700 | 1.5000 |" in text
-    assert "measured on the questions that this merge was selected on" in text
-    assert "The rule: the lowest \\| wins." in text
+    assert "The rule that chose this merge: the lowest \\| wins." in text
     assert "How." in text
-    assert "selected on" not in card(measured=Measured(rows)).text()
+    assert "The rule" not in card(measured=Measured(rows)).text()
     assert "## Accuracy" not in card(measured=Measured([])).text()
 
 
@@ -329,4 +328,4 @@ def test_the_recovered_checkpoint_says_what_was_measured(pair_folders, questions
         found, interval = row.measurement, results.estimate(row, "accuracy")
         accuracy = f"{found.accuracy:.4f} ({interval.low:.4f} to {interval.high:.4f})"
         assert f"| {model} | report | quiz | 6 | {accuracy} | {found.ece:.4f} |" in text
-    assert "measured on the questions that this merge was selected on" in text
+    assert "The point was chosen on other questions than these." in text

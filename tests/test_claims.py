@@ -60,13 +60,13 @@ def test_a_point_that_is_plainly_better_than_all_may_be_called_so():
     ("accuracies", "errors", "holding"),
     [
         # As accurate as the aligned model and better calibrated.
-        ([0.62, 0.62, 0.62, 0.66], [0.02, 0.01, 0.05, 0.01], {"recovers"}),
+        ([0.62, 0.62, 0.62, 0.66], [0.02, 0.01, 0.05, 0.01], {"better_calibrated", "recovers"}),
         # The same, but for an accuracy that is lower by the margin.
-        ([0.615, 0.62, 0.62, 0.66], [0.02, 0.01, 0.05, 0.01], set()),
+        ([0.615, 0.62, 0.62, 0.66], [0.02, 0.01, 0.05, 0.01], {"better_calibrated"}),
         # More accurate than both, calibrated as badly as the aligned model: on the frontier only by its accuracy.
         ([0.70, 0.62, 0.62, 0.65], [0.05, 0.01, 0.05, 0.01], {"tops_parents", "non_dominated"}),
         # Better than the aligned model on both, less accurate than the base.
-        ([0.65, 0.70, 0.60, 0.60], [0.02, 0.01, 0.05, 0.01], {"recovers", "dominates_aligned"}),
+        ([0.65, 0.70, 0.60, 0.60], [0.02, 0.01, 0.05, 0.01], {"better_calibrated", "recovers", "dominates_aligned"}),
         # Better than the base on both, worse than the aligned model on both.
         ([0.65, 0.60, 0.70, 0.60], [0.02, 0.05, 0.01, 0.01], {"dominates_base"}),
         # Nothing differs.

@@ -260,15 +260,15 @@ def test_differences_of_few_questions_are_covered():
 def test_a_p_value_is_the_share_of_draws_that_are_no_better():
     first = np.linspace(-0.02, 0.08, 1001)  # 201 of 1,001 at 0 or below
     joint = synthetic({"accuracy": [0.03, 0.0]}, {"accuracy": [first, np.zeros(1001)]})
-    assert joint.better("accuracy", "a", "b") == pytest.approx(201 / 1001)
-    assert joint.better("accuracy", "b", "a") == pytest.approx(801 / 1001)
+    assert joint.better("accuracy", "a", "b") == pytest.approx(202 / 1002)
+    assert joint.better("accuracy", "b", "a") == pytest.approx(802 / 1002)
     nll = synthetic({"nll": [0.03, 0.0]}, {"nll": [first, np.zeros(1001)]})
-    assert nll.better("nll", "b", "a") == pytest.approx(201 / 1001)  # lower is better
+    assert nll.better("nll", "b", "a") == pytest.approx(202 / 1002)  # lower is better
 
 
 def test_a_draw_that_is_exactly_as_good_is_no_better():
     joint = synthetic({"accuracy": [0.5, 0.4]}, {"accuracy": [[0.1 + 0.2] * 20 + [0.5] * 80, [0.3] * 100]})
-    assert joint.better("accuracy", "a", "b") == 0.2
+    assert joint.better("accuracy", "a", "b") == 21 / 101
 
 
 def test_where_few_draws_are_no_better_the_tail_is_a_normal_one():
@@ -366,9 +366,8 @@ def test_the_mean_over_tasks_by_hand():
     assert (mean.n, mean.has("sce2")) == (40, False)
     assert mean.values["accuracy"] == pytest.approx([0.65])
     assert mean.draws["accuracy"][:, 0] == pytest.approx([0.7, 0.6])
-    folds = average([one, two], [10, 30])
-    assert folds.values["accuracy"] == pytest.approx([0.725])
-    assert folds.draws["accuracy"][:, 0] == pytest.approx([0.85, 0.6])
+    assert (mean.fewest, mean.effective) == (10, pytest.approx(4 / (1 / 10 + 1 / 30)))
+    assert (one.fewest, one.effective) == (10, 10)
 
 
 def test_a_run_of_one_question_a_stratum_still_has_an_interval():

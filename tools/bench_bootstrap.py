@@ -65,7 +65,7 @@ def main() -> None:
     print(
         f"before the loop {memory / 1e6:.0f} MB, of which the draws are {counts.nbytes / 1e6:.0f} MB. The loop's draws"
     )
-    print(f"and ours, sums in single precision, differ by {largest_difference(joint, loop):.0e} at most.")
+    print(f"and ours differ by {largest_difference(joint, loop):.0e} at most.")
 
 
 def random_forecasts(n: int, points: int) -> dict[str, Predictions]:

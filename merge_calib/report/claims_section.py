@@ -17,11 +17,12 @@ from merge_calib.rivals import SELECTED
 
 # What a claim is about, in words that say nothing of how it went.
 SUBJECTS = {
+    "better_calibrated": "sce2 against the aligned model",
     "recovers": "sce2 against the aligned model, accuracy within the margin",
     "dominates_aligned": "accuracy and sce2 against the aligned model",
     "dominates_base": "accuracy and sce2 against the base",
     "tops_parents": "accuracy against both parents",
-    "non_dominated": "accuracy or sce2 against every other point",
+    "non_dominated": "accuracy or sce2 against every point not chosen",
 }
 _ABOUT_SCE2 = (
     "Calibration is tested as sce2, the debiased squared class-wise error, because differences of SCE itself are "

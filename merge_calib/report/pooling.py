@@ -1,15 +1,11 @@
 """The judging questions of all tasks together."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from merge_calib.calibration.metrics import AnyPredictions
 from merge_calib.points import Point
 from merge_calib.results import Results
-from merge_calib.scores import Predictions, TopPredictions
+from merge_calib.scores import Predictions, TopPredictions, together
 
 
 def pooled(results: Results, point: Point, confidence: str) -> AnyPredictions:
@@ -22,7 +18,7 @@ def pooled(results: Results, point: Point, confidence: str) -> AnyPredictions:
             np.concatenate([p.hit for p in texts]),
             np.concatenate([p.log_truth for p in texts]),
         )
-    return _together([part for part in parts if isinstance(part, Predictions)])
+    return together([part for part in parts if isinstance(part, Predictions)])
 
 
 def judged(results: Results, point: Point, task: str, confidence: str) -> AnyPredictions | None:
@@ -31,17 +27,3 @@ def judged(results: Results, point: Point, task: str, confidence: str) -> AnyPre
     if answers is None or point not in answers.scores:
         return None
     return answers.of(point, answers.division.rows(results.judged))
-
-
-def _together(predictions: Sequence[Predictions]) -> Predictions:
-    options = max(p.mask.shape[1] for p in predictions)
-
-    def stacked(arrays: Sequence[NDArray[Any]], fill: float) -> NDArray[Any]:
-        return np.concatenate([np.pad(a, ((0, 0), (0, options - a.shape[1])), constant_values=fill) for a in arrays])
-
-    return Predictions(
-        stacked([p.log_probabilities for p in predictions], -np.inf),
-        stacked([p.probabilities for p in predictions], 0.0),
-        np.concatenate([p.answers for p in predictions]),
-        stacked([p.mask for p in predictions], False),
-    )

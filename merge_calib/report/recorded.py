@@ -46,7 +46,13 @@ def recorded(results: Results, landmarks: Landmarks) -> str:
     ]
     told = "" if _is_imported(results) else "no truncated questions, none encoded apart, "
     lines = lines or [f"No ties, {told}no point without all of its tasks."]
-    lines += [*_untold(results), *_unlike_prompts(results), *_slerped(results), *_attention(results)]
+    lines += [
+        *_judged_before(results),
+        *_untold(results),
+        *_unlike_prompts(results),
+        *_slerped(results),
+        *_attention(results),
+    ]
     return "\n".join(["## What to know about these numbers\n", *(f"- {line}" for line in lines), ""])
 
 
@@ -190,6 +196,21 @@ def _limited(results: Results) -> list[str]:
     if seed is None:
         return [f"Only the first {limit} questions of each task were asked (`--limit`)."]
     return [f"Only {limit} questions of each task were asked, drawn at random (`--limit`, `--limit-seed {seed}`)."]
+
+
+def _judged_before(results: Results) -> list[str]:
+    """How often the judging questions were looked at in another way: one of several looks holds by chance sooner."""
+    ways = results.run.plan.get("judged_before", ())
+    if not ways:
+        return []
+    now = results.analysis.record()
+    differing = sorted({key.replace("_", "-") for way in ways for key in way if way[key] != now.get(key)})
+    flags = ", ".join(f"`--{key}`" for key in differing)
+    return [
+        f"**This run was judged in {len(ways) + 1} ways** (they differ in {flags}; "
+        "`run.json` lists them). The correction for many claims knows of one: a claim that holds in one way of "
+        "several is weaker than it looks."
+    ]
 
 
 def _slerped(results: Results) -> list[str]:
