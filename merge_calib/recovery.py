@@ -21,6 +21,7 @@ from merge_calib.checkpoints.shards import SHARD_BYTES, Stored, main_dtype
 from merge_calib.checkpoints.slots import Side
 from merge_calib.checkpoints.writer import has_tokenizer, write_checkpoint
 from merge_calib.errors import CheckpointError
+from merge_calib.files import write_text
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
 from merge_calib.progress import Watch, unwatched
@@ -33,20 +34,34 @@ Hashes = Callable[[], Sequence[str | None]]
 
 
 def recover(prepared: "Preparation", results: "Results", watch: Watch = unwatched) -> None:
-    """Write the selected point's checkpoint, unless it is there or the rule selected the aligned model itself."""
+    """Write the selected point's checkpoint, unless the rule selected the aligned model itself.
+
+    Of one that is there already the weights stay, and what it says of itself is brought up to date.
+    """
     if not results.can_select or not results.selection.recovers:
         return
     folder = results.run.path / "checkpoints" / results.selection.point
-    if folder.exists():
-        return
     point = results.point(results.selection.point)
     about: dict[str, Any] = parents_record(prepared.plan.parents)
     for side in SIDES:
         about[side] |= prepared.record["identity"][side]
     about["rule"] = results.selection.rule
-    write_point(
-        prepared.pair, point, folder, prepared.plan.out_dtype, about, watch=watch, measured=_measured(results, point)
-    )
+    pair, out_dtype, measured = prepared.pair, prepared.plan.out_dtype, _measured(results, point)
+    if folder.exists():
+        merge = _Merge(
+            pair,
+            point,
+            folder.name,
+            _stored(Merger(pair, out_dtype), pair, point),
+            about,
+            licences_of(pair),
+            measured,
+            results.run.merge_facts(point),
+        )
+        for name, text in merge.texts([about[side]["sha256"] for side in SIDES]).items():
+            write_text(folder / name, text)
+    else:
+        write_point(pair, point, folder, out_dtype, about, watch=watch, measured=measured)
 
 
 def parents_record(parents: Parents) -> dict[str, Any]:
@@ -79,7 +94,7 @@ def write_point(
     disk is full; nothing is left behind then.
     """
     merger = Merger(pair, out_dtype)
-    tensors = {name: Stored(pair.slots[name].shape, merger.dtype(point, name)) for name in in_model_order(pair.names)}
+    tensors = _stored(merger, pair, point)
     merge = _Merge(pair, point, folder.name, tensors, provenance, licences_of(pair), measured, merger.facts(point))
     size = sum(stored.bytes for stored in tensors.values())
     with _hashes(pair, provenance, watch if hashes_parents else None) as hashes:
@@ -94,6 +109,11 @@ def write_point(
             progress=watch(f"writing {folder.name}", size, "bytes"),
             workers=None if pair.base.is_stored and pair.aligned.is_stored else 1,  # an adapter merges one at a time
         )
+
+
+def _stored(merger: Merger, pair: ModelPair, point: MergePoint) -> dict[str, Stored]:
+    """The tensors of a point's checkpoint, in the order in which they are written."""
+    return {name: Stored(pair.slots[name].shape, merger.dtype(point, name)) for name in in_model_order(pair.names)}
 
 
 @dataclass(frozen=True)

@@ -456,3 +456,25 @@ def test_every_rival_is_there(plain):
     points = [p.name for p in rivals.points]
     names = {*points, *map(tempered, points), SELECTED, tempered(SELECTED), SHARED_T, DACA, MIXED, MIXED_LOG}
     assert set(plain.joint(TASKS[0], "choice").names) == names
+
+
+def test_a_model_that_folds_do_not_change_has_the_numbers_that_it_has_without_them(folded):
+    """Both parents, judged by folds, are what they are on all questions: one report never says two values of them."""
+    rivals = folded.rivals("choice")
+    for task in (*TASKS, MEAN):
+        ours, theirs = folded.joint(task, "choice"), folded.results.joint(task, "choice", "all")
+        for point in (rivals.base, rivals.aligned):
+            for measure in theirs.values:
+                assert ours.value(measure, point.name) == theirs.value(measure, point.name)
+                at, there = ours.at(point.name), theirs.at(point.name)
+                np.testing.assert_array_equal(ours.draws[measure][:, at], theirs.draws[measure][:, there])
+
+
+def test_what_folds_chose_is_put_together_in_the_order_of_the_questions(folded):
+    rivals = folded.rivals("choice")
+    found = rivals.judged(TASKS[0])[SELECTED]
+    division = rivals.answers[TASKS[0]].division
+    for i, fold in enumerate(division.folds):
+        expected = rivals.side(rivals.fits[i].chosen, TASKS[0], i, selects=False)
+        np.testing.assert_array_equal(found.take(fold.report).log_probabilities, expected.log_probabilities)
+    assert len(found.hit) == len(division.ids)

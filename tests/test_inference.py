@@ -129,7 +129,7 @@ def test_what_only_knows_the_top_option_has_no_class_wise_measure():
     top = TopPredictions(np.linspace(0.3, 0.9, 60), np.arange(60) % 2 == 0, np.full(60, -0.5))
     joint = joint_of({"a": top, "b": top}, stratified(one_stratum(60), 50, 0), 10)
     assert set(joint.values) == {"accuracy", "nll", "mean_confidence", "ece", "ece2"}
-    assert (joint.difference("accuracy", "a", "b").low, joint.difference("accuracy", "a", "b").high) == (0, 0)
+    assert joint.difference("accuracy", "a", "b").high == pytest.approx(Z / 60)  # as if one question more differed
 
 
 def test_a_measure_that_one_forecast_lacks_is_not_there():
@@ -383,7 +383,9 @@ def test_the_detectable_difference_by_hand():
     assert detectable_accuracy(2376, 0.1) == pytest.approx(0.018, abs=2e-4)
     draws = np.random.default_rng(0).normal(0, 0.01, (2, 3000))
     joint = synthetic({"accuracy": [0.5, 0.5]}, {"accuracy": draws})
-    assert detectable(joint, "accuracy", "a", "b") == pytest.approx(REACH * 0.01 * math.sqrt(2), rel=0.05)
+    assert detectable(joint, "accuracy", "a", "b") == pytest.approx(
+        REACH * math.hypot(0.01 * math.sqrt(2), 1 / joint.n), rel=0.05
+    )
 
 
 def test_the_detectable_difference_is_found_in_80_percent_of_samples():
@@ -459,7 +461,10 @@ def test_constant_scores_are_measured_without_a_warning(options, value):
     joint = joint_of({"a": p, "b": p}, stratified(one_stratum(60), 100, 0), 10)
     for measure in (*MEANS, *DEBIASED):
         assert np.isfinite(joint.draws[measure]).all()
-        assert joint.difference(measure, "a", "b") == Estimate(0, 0, 0, 60)
+        reach = Z / 60 if measure == "accuracy" else 0.0
+        found = joint.difference(measure, "a", "b")
+        assert (found.low, found.high) == (pytest.approx(-reach), pytest.approx(reach))
+        assert joint.difference(measure, "a", "a") == Estimate(0, 0, 0, 60)
         assert joint.better(measure, "a", "b") == 1.0
 
 

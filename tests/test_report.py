@@ -418,8 +418,8 @@ def test_the_page_says_how_the_merge_stands_to_temperature_scaling(one_task: Res
     text = (one_task.run.path / "report.md").read_text()
     assert f"NLL {decimals(nll.value, 4, '+')} [{decimals(nll.low, 4, '+')}, {decimals(nll.high, 4, '+')}], " in text
     ahead, behind = (all(check) for check in ((nll.high < 0, sce2.high < 0), (nll.low > 0, sce2.low > 0)))
-    assert ("The selected merge does more for calibration" in text) == ahead
-    assert ("Temperature scaling alone, which moves no weights, does more" in text) == behind
+    assert ("By these intervals the selected merge is ahead" in text) == ahead
+    assert ("By these intervals temperature scaling, which moves no weights, is ahead" in text) == behind
     assert ("Neither is ahead on both." in text) == (not ahead and not behind)
 
 

@@ -537,3 +537,19 @@ def test_next_token_tasks_are_measured_beside_and_do_not_select(pair_folders, qu
     assert results.can_select
     with pytest.raises(InputError, match="next-token tasks only"):
         sweep(replace(asked, tasks=asked.tasks[1:], out=tmp_path / "other"))
+
+
+def test_a_checkpoint_that_is_there_says_how_it_is_selected_now(pair_folders, tmp_path):
+    questions = write_questions(tmp_path / "quiz.jsonl", 12, seed=4)
+    out = tmp_path / "out"
+    first = sweep(plan(pair_folders, questions, out, analysis=Analysis(rule=Rule(margin=1.0))))
+    folder = out / "checkpoints" / first.selection.point
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    sweep(plan(pair_folders, questions, out, analysis=Analysis(rule=Rule(margin=1.0))))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
+    again = sweep(plan(pair_folders, questions, out, analysis=Analysis(rule=Rule(margin=0.9))))
+    assert again.selection.point == first.selection.point
+    now = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {name for name in now if now[name] != written[name]} == {"README.md", "merge_calib.json"}
+    assert "minus 0.9" in (folder / "README.md").read_text()
+    assert "minus 0.9" in json.loads((folder / "merge_calib.json").read_text())["rule"]

@@ -61,6 +61,7 @@ def open_pairs(paths: Sequence[Path], base: str | None = None, aligned: str | No
 
 def require_same_questions(pairs: Sequence[Pair]) -> None:
     """Raise InputError, naming runs and task, where pairs have other bins or questions, or no task in common."""
+    _require_different(pairs)
     asked: dict[str, RunDirectory] = {}
     for run in (pair.run for pair in pairs):
         first = pairs[0].run
@@ -73,6 +74,18 @@ def require_same_questions(pairs: Sequence[Pair]) -> None:
             _require_same_task(run, asked.setdefault(task, run), task)
     if not set.intersection(*(set(pair.run.plan["tasks"]) for pair in pairs)):
         raise InputError(f"{', '.join(str(pair.run.path) for pair in pairs)} have no task in common: nothing to rank")
+
+
+def _require_different(pairs: Sequence[Pair]) -> None:
+    """Raise InputError where two sweeps are about the same two models: one pair would be ranked twice."""
+    seen: dict[str, RunDirectory] = {}
+    for run in (pair.run for pair in pairs if pair.run.kind == "sweep"):
+        identity = run.plan["identity"]
+        if "base" not in identity or "aligned" not in identity:
+            continue
+        other = seen.setdefault(f"{identity['base']} {identity['aligned']} {identity.get('dtype')}", run)
+        if other is not run:
+            raise InputError(f"{other.path} and {run.path} hold the same two models: a pair can be ranked once only")
 
 
 def _open(run: RunDirectory, name: str, base: str | None, aligned: str | None) -> Pair:

@@ -74,11 +74,16 @@ class Joint:
         i, j = self.at(name), self.at(other)
         values, draws = self.values[measure], self.draws[measure]
         found = self._estimate(measure, float(values[i] - values[j]), draws[:, i] - draws[:, j])
-        spread = float((draws[:, i] - draws[:, j]).std(ddof=1))
-        if measure != "accuracy" or spread < _NOTHING:
+        if measure != "accuracy" or i == j:
             return found
-        reach = _Z * math.hypot(spread, 1 / self.effective)
+        reach = _Z * self.spread(measure, name, other)
         return Estimate(found.value, min(found.low, found.value - reach), max(found.high, found.value + reach), self.n)
+
+    def spread(self, measure: str, name: str, other: str) -> float:
+        """The standard deviation of the draws of a difference; in accuracy as if one more question differed."""
+        draws = self.draws[measure]
+        spread = float((draws[:, self.at(name)] - draws[:, self.at(other)]).std(ddof=1))
+        return math.hypot(spread, 1 / self.effective) if measure == "accuracy" and name != other else spread
 
     def better(self, measure: str, name: str, other: str, margin: float = 0.0) -> float:
         """One-sided p-value of the null hypothesis that `name` is not better than `other` by more than -`margin`.

@@ -13,11 +13,10 @@ REACH = float(norm.ppf(1 - LEVEL / 2) + norm.ppf(POWER))  # 2.8 standard errors,
 def detectable(joint: Joint, measure: str, name: str, other: str) -> float:
     """The true difference between two forecasts that a two-sided 5 % test on these questions finds in 80 % of samples.
 
-    2.8 standard deviations of the paired draws of the difference. Source: Cohen 1988; Card et al. 2020 for NLP.
+    2.8 standard deviations of the paired draws of the difference, before any correction for several tests.
+    Source: Cohen 1988; Card et al. 2020 for NLP.
     """
-    draws = joint.draws[measure]
-    spread = (draws[:, joint.at(name)] - draws[:, joint.at(other)]).std(ddof=1)
-    return REACH * float(spread)
+    return REACH * joint.spread(measure, name, other)
 
 
 def detectable_accuracy(n: int, discordance: float) -> float:

@@ -68,6 +68,8 @@ class LettersPlan:
         if not 1 <= self.bins <= 1000:
             raise InputError(f"--bins must lie between 1 and 1000, not {self.bins}")
         _check_tasks(self.tasks)
+        if self.base_name and self.base_name == self.aligned_name:
+            raise InputError(f"--base-name and --aligned-name are both {self.base_name!r}")
 
     @property
     def family(self) -> str:
@@ -80,6 +82,8 @@ def _check_tasks(tasks: Sequence[str]) -> None:
     for name in tasks:
         if not SAFE_NAME.fullmatch(name) or name == MEAN:
             raise InputError(f"--tasks {name!r} cannot be the name of a task, or is taken by the average over tasks")
+        if not subjects_of(name) and name.startswith("mmlu"):
+            raise InputError(f"--tasks {name!r}: MMLU has no such part; `merge-calib tasks` lists them")
         if not subjects_of(name) and len(tasks) > 1:
             raise InputError(f"--tasks {','.join(tasks)}: only MMLU and its parts can be asked together, not {name!r}")
         if tasks.count(name) > 1:

@@ -16,7 +16,8 @@ from merge_calib.results import Results
 from merge_calib.scoring.questionnaire import NEXT_TOKEN
 
 _ATTAINMENT = (
-    "**Accuracy attained at each calibration error**: the most accurate point whose sce2 is no higher, in half of the "
+    "**Accuracy attained at each calibration error**: the most accurate point whose sce2 is no higher (at the left "
+    "end, where in many draws even the best point has more, the curve lies below the points), in half of the "
     "bootstrap draws (line) and in 5 to 95 % of them (band). How often each point is non-dominated is in the numbers."
 )
 _NO_AXIS = "No figure against lambda: all points between and beyond the parents have lambda by groups."

@@ -12,13 +12,19 @@ INTERVALS = tuple(f"{measure}_{end}" for measure in WITH_INTERVALS for end in ("
 FLOORS = tuple(f"{measure}_{part}" for measure in WITH_FLOORS for part in ("floor", "floor_95", "p"))
 
 
+_ABOUT_SCE2 = (
+    " The rule chooses by SCE, on other questions; tests are about sce2, its debiased square (half the error is a "
+    "quarter of it), for SCE itself is biased."
+)
+
+
 def about_intervals(results: Results) -> str:
     """What stands in brackets beside the numbers of a run."""
     errors, them = ("ECE and SCE have", "them") if results.choice_methods else ("ECE has", "it")
     return (
         f"In square brackets: 95 % intervals of a paired bootstrap. {errors} none that would cover; beside {them} "
         "stands the noise floor, the mean that a calibrated model with the same probabilities would measure on so many "
-        "questions."
+        f"questions.{_ABOUT_SCE2 if results.is_sweep and results.choice_methods else ''}"
     )
 
 
@@ -52,7 +58,9 @@ def tested_text(measure: Measure, value: float | None, floor: Floor | None) -> s
     """`0.0253 (floor 0.019, 0.024; p = 0.0249)`: mean and 95th percentile of the floor, and how rare the value is."""
     if floor is None or value is None:
         return measure.text(value)
-    parts = f"floor {decimals(floor.mean, 3)}, {decimals(floor.p95, 3)}; p = {p_text(floor.p_value)}"
+    least = 1 / (len(floor.redrawn) + 1)
+    rare = f"p ≤ {p_text(least)}" if floor.p_value <= least else f"p = {p_text(floor.p_value)}"
+    parts = f"floor {decimals(floor.mean, 3)}, {decimals(floor.p95, 3)}; {rare}"
     return f"{measure.text(value)} ({parts})"
 
 

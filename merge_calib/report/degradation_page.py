@@ -95,7 +95,7 @@ def write_degradation(out: Path, found: Degradation | None, published: Sequence[
 
 def degradation_page(found: Degradation | None, published: Sequence[Published] = ()) -> str:
     """The Markdown of an analysis of runs, of published values, or of both."""
-    parts = ["# What alignment changed\n"]
+    parts = ["# What alignment changed, on all questions\n"]
     if found is not None:
         parts += [*_about(found), *_both_sces(found), *_changes(found), *_ranks(found), *_amplification(found)]
     if published:

@@ -119,7 +119,7 @@ def draw_frontier(results: Results, landmarks: Landmarks, confidence: str) -> Dr
 
 
 def _rivals(results: Results, confidence: str) -> list[_Rival]:
-    """What the merges are compared with, by mean accuracy and mean SCE; one T and DACA only where they stand apart."""
+    """What the merges are compared with, by mean accuracy and mean SCE."""
     headline = headline_of(results, confidence)
     if headline is None:
         return []
@@ -128,10 +128,9 @@ def _rivals(results: Results, confidence: str) -> list[_Rival]:
         "aligned + T": tempered(headline.rivals.aligned.name),
         **{n: n for n in (SHARED_T, DACA, MIXED, MIXED_LOG)},
     }
-    found = [_Rival(label, joint.value("accuracy", n), joint.value("sce", n)) for label, n in names.items()]
-    errors = joint.values["sce"]
-    far = _APART * float(errors.max() - errors.min())
-    return [r for r in found if r.name not in (SHARED_T, DACA) or abs(r.error - found[0].error) > far]
+    if len(headline.rivals.answers) == 1:
+        del names[SHARED_T]  # of one task it is aligned + T
+    return [_Rival(label, joint.value("accuracy", n), joint.value("sce", n)) for label, n in names.items()]
 
 
 def _rival_entry(rival: _Rival) -> Line2D:
@@ -141,10 +140,10 @@ def _rival_entry(rival: _Rival) -> Line2D:
 
 
 def _floor(results: Results, landmarks: Landmarks, confidence: str) -> float | None:
-    """The mean noise floor of SCE of the selected point, or of the aligned model where no merge is selected."""
-    point = landmarks.selected or landmarks.aligned
-    row = None if point is None else results.row(point, MEAN, confidence)
-    return None if row is None or "sce" not in row.floors else row.floors["sce"].mean
+    """The largest mean noise floor of SCE of the parents and the selected point."""
+    points = [p for p in (landmarks.base, landmarks.selected, landmarks.aligned) if p is not None]
+    rows = [results.row(point, MEAN, confidence) for point in points]
+    return max((row.floors["sce"].mean for row in rows if row is not None and "sce" in row.floors), default=None)
 
 
 def _draw_floor(axes: Axes, floor: float | None) -> None:
@@ -170,7 +169,6 @@ def _draw_interval(axes: Axes, mark: _Mark) -> None:
 
 _FLOOR: dict[str, Any] = {"facecolor": "#EFEFEF", "edgecolor": "none"}
 _MARGIN = 0.06  # of the range of all errors, on either side
-_APART = 0.04  # of the range of all errors
 _RIVALS: dict[str, dict[str, Any]] = {
     "aligned + T": {"marker": "D", "s": 24, "facecolors": "white", "edgecolors": PURPLE, "linewidths": 1.0},
     SHARED_T: {"marker": "d", "s": 24, "facecolors": PURPLE, "edgecolors": PURPLE, "linewidths": 0.6},

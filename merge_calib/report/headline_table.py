@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from merge_calib.files import csv_text
 from merge_calib.inference.estimate import Estimate
+from merge_calib.inference.splits import FEWEST
 from merge_calib.report.cells import about_intervals, difference_text, estimate_text, tested_text
 from merge_calib.report.headline import ESTIMATED, Headline, Measured, headline_of
 from merge_calib.report.measures import BY_COLUMN, NLL, SCE2, Measure
@@ -118,9 +119,11 @@ def raw_against_temperature(headline: Headline) -> str:
     found = _compared(headline, headline.selected)
     signs = {sign for *_, sign in found}
     follows = {
-        frozenset({1}): "Temperature scaling alone, which moves no weights, does more for calibration here.",
-        frozenset({-1}): "The selected merge does more for calibration than temperature scaling here.",
+        frozenset({1}): "By these intervals temperature scaling, which moves no weights, is ahead.",
+        frozenset({-1}): "By these intervals the selected merge is ahead of temperature scaling.",
     }.get(frozenset(signs), "Neither is ahead on both.")
+    if headline.joint().fewest < FEWEST:
+        follows = f"With fewer than {FEWEST} judging questions neither can be called ahead."
     return (
         "Selected merge minus the aligned model with temperature scaling (aligned + T): "
         f"{'; '.join(f'{m.label} {text}' for m, text, _ in found)}. {follows}"

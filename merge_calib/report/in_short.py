@@ -9,9 +9,11 @@ from merge_calib.report.claims_section import nothing_claimed
 from merge_calib.report.headline import Headline, headline_of
 from merge_calib.report.headline_table import raw_against_temperature
 from merge_calib.report.landmarks import Landmarks
-from merge_calib.report.measures import ACCURACY, NLL, SCE
+from merge_calib.report.measures import ACCURACY, BY_COLUMN, NLL, SCE
 from merge_calib.report.place import point_markdown
-from merge_calib.report.questions_text import split_text
+from merge_calib.report.questions_text import split_text, too_few
+from merge_calib.report.recovery_section import recovery_text
+from merge_calib.report.selected_section import checkpoint_text
 from merge_calib.report.text import code
 from merge_calib.results import MEAN, Result, Results
 
@@ -23,7 +25,12 @@ def in_short(results: Results, landmarks: Landmarks) -> str:
     headline = headline_of(results, results.confidences[0])
     if headline is not None and headline.selected is not None:
         lines.append(raw_against_temperature(headline))
+        recovered = [r for r in findings.recoveries(MEAN, headline.confidence) if r.measure in ("sce2", "nll")]
+        each = ", ".join(f"{recovery_text(r)} of {BY_COLUMN[r.measure].label}" for r in recovered)
+        where = checkpoint_text(results, landmarks.selected) if landmarks.selected else ""
+        lines.append(f"Recovered of what alignment cost: {each}. {where}")
     lines.append(f"Where the numbers come from: {split_text(results)}.")
+    lines += too_few(results)
     return "\n".join([*(f"- {line}" for line in lines), f"\n{about_intervals(results)}\n"])
 
 
@@ -56,7 +63,8 @@ def _selected(results: Results, landmarks: Landmarks) -> Iterator[str]:
     if landmarks.selected is None:
         yield f"Nothing could be selected: the aligned model lacks some tasks by {code(results.confidences[0])}."
     elif headline is None or headline.selected is None:
-        yield "The rule selects the aligned model itself; nothing was recovered."
+        only = "; no point but the parents was measured" if len(results.points) == 2 else ""
+        yield f"The rule selects the aligned model itself; nothing was recovered{only}."
     else:
         which = point_markdown(landmarks.selected)
         who = "it" if headline.rivals.folds == 1 else "what the procedure gives"
@@ -90,9 +98,12 @@ def _claimed(findings: Findings) -> Iterator[str]:
     if held:
         said = "; ".join(f"**{c.kind.words}** (p after Holm {p_text(c.p_holm)})" for c in held)
         yield f"Shown, {len(held)} of {len(of_mean)} claims: it is {said}."
+    elif all(claim.p_value is None for claim in of_mean):
+        yield f"Nothing is claimed: {of_mean[0].why_not}."
     else:
         size = ACCURACY.size_text(findings.detectable(findings.tasks[-1], "accuracy") or 0.0)
         yield (
             f"Not shown: none of the {len(of_mean)} claims about it holds. These questions would have shown a "
-            f"difference in accuracy of {size} to the aligned model (two-sided, 80 % power)."
+            f"difference in accuracy of {size} to the aligned model (two-sided 5 %, 80 % power, before the "
+            "correction for several claims)."
         )

@@ -48,6 +48,7 @@ def recorded(results: Results, landmarks: Landmarks) -> str:
     lines = lines or [f"No ties, {told}no point without all of its tasks."]
     lines += [
         *_judged_before(results),
+        *_without_subjects(results),
         *_untold(results),
         *_unlike_prompts(results),
         *_slerped(results),
@@ -196,6 +197,19 @@ def _limited(results: Results) -> list[str]:
     if seed is None:
         return [f"Only the first {limit} questions of each task were asked (`--limit`)."]
     return [f"Only {limit} questions of each task were asked, drawn at random (`--limit`, `--limit-seed {seed}`)."]
+
+
+def _without_subjects(results: Results) -> list[str]:
+    """Tasks whose questions the run does not keep: it was made by an earlier version, or the files were deleted."""
+    if not results.is_sweep:
+        return []
+    tasks = [task_text(task) for task in results.tasks if results.run.asked(task) is None]
+    if not tasks:
+        return []
+    return [
+        f"No questions are kept for {', '.join(tasks)} (`questions/`), so subjects are not known there: they were "
+        "divided and drawn as if there were none. The sweep's command writes the files again."
+    ]
 
 
 def _judged_before(results: Results) -> list[str]:

@@ -25,7 +25,7 @@ def selected_section(results: Results, landmarks: Landmarks) -> str:
     parts = [title, f"{rule}\n"]
     if landmarks.recovers:
         parts += [
-            f"{_which(results, landmarks.selected)} {_checkpoint(results, landmarks.selected)}\n",
+            f"{_which(results, landmarks.selected)} {checkpoint_text(results, landmarks.selected)}\n",
             f"{retained_sentence(results, landmarks.selected)}\n",
         ]
     else:
@@ -43,13 +43,14 @@ def _which(results: Results, selected: MergePoint) -> str:
     return said + (f" It is tied with {', '.join(tied)}." if tied else "")
 
 
-def _checkpoint(results: Results, selected: MergePoint) -> str:
+def checkpoint_text(results: Results, selected: MergePoint) -> str:
+    """Where the checkpoint of the selected point is."""
     folder = f"checkpoints/{selected.name}"
     if (results.run.path / folder).is_dir():
         return f"Its checkpoint is {code(folder)}."
     if is_imported(results.run.plan):
         return ""
-    return "Its checkpoint is not in this folder; the same `merge-calib sweep` command writes it."
+    return "Its checkpoint is not in this folder; the `merge-calib sweep` command of this run writes it."
 
 
 def _measured_on(results: Results) -> str:

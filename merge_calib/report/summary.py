@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from merge_calib.findings import Findings
 from merge_calib.inference.estimate import Estimate
+from merge_calib.inference.splits import FEWEST
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.alignment_section import alignment_change
 from merge_calib.report.asked import is_imported
@@ -16,7 +17,7 @@ from merge_calib.report.measures import ACCURACY, ECE, MEAN_CONFIDENCE, NLL, SCE
 from merge_calib.report.model_tables import model_name
 from merge_calib.report.next_steps import more_points
 from merge_calib.report.place import method_texts
-from merge_calib.report.questions_text import total_sizes
+from merge_calib.report.questions_text import too_few, total_sizes
 from merge_calib.report.recorded import truncated_prompts
 from merge_calib.report.recovery_section import recovery_text
 from merge_calib.report.style import label_text
@@ -130,7 +131,9 @@ def _found(headline: Headline) -> Iterator[str]:
     yield _line("recovery", f"{each} ({shown})")
     differences = [(m, against_tempered(headline, str(headline.selected), m)) for m in (NLL, SCE2)]
     compared = ", ".join(f"{m.label} {difference_text(m, d)}" for m, d in differences if d is not None)
-    yield _line("vs aligned+T", f" {compared} ({_standing([d for _, d in differences if d is not None])})")
+    standing = _standing([d for _, d in differences if d is not None])
+    told = standing if headline.joint().fewest >= FEWEST else f"fewer than {FEWEST} questions"
+    yield _line("vs aligned+T", f" {compared} ({told})")
     certainty = certainty_of(findings, headline.confidence)
     if certainty is not None and headline.rivals.folds == 1:
         name = headline.rivals.fits[0].chosen.name
@@ -150,7 +153,7 @@ def _claims(findings: Findings) -> str:
     if all(claim.p_value is None for claim in claims):
         return f"not tested: {claims[0].why_not}"
     size = ACCURACY.size_text(findings.detectable(task, "accuracy") or 0.0)
-    return f"none of {len(claims)} shown; accuracy would have to differ by {size}"
+    return f"none of {len(claims)} shown; accuracy would have to differ by {size} or more"
 
 
 def _standing(differences: Sequence[Estimate]) -> str:
@@ -182,6 +185,9 @@ def _warnings(results: Results) -> list[str]:
         lines.append(
             f"{lacking} cannot be selected, for lack of some tasks" if results.is_sweep else f"{lacking} lack tasks"
         )
+    few = too_few(results)
+    if few:
+        lines.append(f"{count_text(len(few), 'task')} with fewer than {FEWEST} questions to choose or to judge by")
     cut = list(truncated_prompts(results).values())
     if any(cut):
         lines.append(f"{_cut_text(cut)} lost text at the front: longer than the model's context")
