@@ -4,6 +4,7 @@ A line of a question is {"id", "subject", "split", "question", "choices", "answe
 "subject", "text"}; of questions that were read from scores alone {"id"} and, where there is one, {"id", "answer"}.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,8 +34,12 @@ class Asked:
 
 def write_asked(path: Path, task: Task) -> None:
     """Write the questions or texts of `task` to `path`; the same task gives the same bytes."""
-    items = task.questions if isinstance(task, TaskSet) else task.passages
-    _write(path, (_line(item) for item in items))
+    _write(path, _text(_lines(task)))
+
+
+def asked_hash(task: Task) -> str:
+    """SHA-256 of what `write_asked` writes."""
+    return hashlib.sha256(_text(_lines(task)).encode()).hexdigest()
 
 
 def write_ids(path: Path, scores: Scores) -> None:
@@ -43,24 +48,28 @@ def write_ids(path: Path, scores: Scores) -> None:
         return
     if isinstance(scores, ChoiceScores):
         answers = scores.answers.tolist()
-        _write(path, ({"id": id, "answer": answer} for id, answer in zip(scores.ids, answers, strict=True)))
+        _write(path, _text({"id": id, "answer": answer} for id, answer in zip(scores.ids, answers, strict=True)))
     else:
-        _write(path, ({"id": id} for id in scores.ids))
+        _write(path, _text({"id": id} for id in scores.ids))
 
 
-def read_asked(path: Path, count: int | None = None) -> Asked | None:
+def read_asked(path: Path, count: int | None = None, sha256: str | None = None) -> Asked | None:
     """What `write_asked` or `write_ids` wrote, None where there is no such file.
 
-    count: how many questions there must be, where that is known
+    count, sha256: how many questions there must be and the hash of the file, where they are known
     Raises RunDirectoryError naming file and line where the file is damaged.
     """
     if not path.exists():
         return None
     try:
-        return _read(path, count)
+        found = _read(path, count)
+        if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            raise InputError(f"{path}: its hash is another than that of the questions asked")
+        return found
     except InputError as error:
         raise RunDirectoryError(
-            f"{error}. The file is damaged: delete it and give the same command again to have it written anew"
+            f"{error}. The file is damaged: delete it and give the command that made the run again to have it written "
+            "anew"
         ) from error
 
 
@@ -77,8 +86,16 @@ def _line(item: Question | Passage) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+def _lines(task: Task) -> Iterable[Mapping[str, Any]]:
+    items = task.questions if isinstance(task, TaskSet) else task.passages
+    return map(_line, items)
+
+
+def _text(lines: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def _write(path: Path, content: str) -> None:
     if not path.exists() or path.read_bytes() != content.encode():
         write_text(path, content)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from merge_calib.agreement import contradictions, united
-from merge_calib.asked import Asked, read_asked, write_asked, write_ids
+from merge_calib.asked import Asked, asked_hash, read_asked, write_asked, write_ids
 from merge_calib.errors import InputError, OutputError, RunDirectoryError
 from merge_calib.files import remove_partial, write_json
 from merge_calib.merging.point import MergePoint
@@ -91,7 +91,10 @@ class RunDirectory:
 
     def extend(self, plan: Mapping[str, Any], tasks: Sequence[Task] = ()) -> None:
         """Write run.json: `plan`, with what the run had before after its own; then the questions of `tasks`."""
-        write_json(self.path / "run.json", united(self.plan, plan) if self.exists else dict(plan))
+        content = united(self.plan, plan) if self.exists else dict(plan)
+        hashes = {task.name: {"questions_sha256": asked_hash(task)} for task in tasks}
+        content["tasks"] = {name: {**task, **hashes.get(name, {})} for name, task in content["tasks"].items()}
+        write_json(self.path / "run.json", content)
         self.__dict__.pop("plan", None)  # what was read before is no longer what the file says
         for task in tasks:
             write_asked(self._asked_file(task.name), task)
@@ -120,7 +123,8 @@ class RunDirectory:
 
         Raises RunDirectoryError naming file and line where the file is damaged.
         """
-        return read_asked(self._asked_file(task), self.plan["tasks"].get(task, {}).get("n"))
+        known = self.plan["tasks"].get(task, {})
+        return read_asked(self._asked_file(task), known.get("n"), known.get("questions_sha256"))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -97,7 +97,7 @@ def test_damage_is_said_with_file_and_line(tmp_path, line, message):
     with pytest.raises(RunDirectoryError) as raised:
         read_asked(tmp_path / "quiz.jsonl", 2)
     assert message in str(raised.value)
-    assert "delete it and give the same command again" in str(raised.value)
+    assert "delete it and give the command that made the run again" in str(raised.value)
 
 
 def test_an_emptied_file_is_damaged_and_a_missing_one_is_none(tmp_path):
@@ -338,3 +338,17 @@ def test_of_samples_of_lm_eval_the_ids_and_answers_are_kept(tmp_path):
     assert results.run.asked("village_letters") == Asked(scores.ids, ("",) * len(scores.ids), ("",) * len(scores.ids))
     kept = (tmp_path / "out" / "questions" / "village_letters.jsonl").read_text().splitlines()
     assert [json.loads(line)["answer"] for line in kept] == scores.answers.tolist()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [('"split": ""', '"split": "select"'), ('"subject": ""', '"subject": "x"')]
+)
+def test_a_line_that_was_changed_is_noticed_by_the_run(pair_folders, questions, tmp_path, before, after):
+    run = sweep(plan(pair_folders, questions, tmp_path / "out", retained=False)).run
+    path = tmp_path / "out" / "questions" / "quiz.jsonl"
+    text = path.read_text()
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(RunDirectoryError, match="quiz.jsonl: its hash is another than that of the questions asked"):
+        RunDirectory.open(run.path).asked("quiz")
+    path.write_text(text)
+    assert RunDirectory.open(run.path).asked("quiz") is not None
