@@ -473,9 +473,3 @@ def test_holm_on_numbers_by_hand():
     assert holm(np.array([0.5, 0.01, 0.02, 0.5, 0.013])) == pytest.approx([1.0, 0.05, 0.06, 1.0, 0.052])
     assert holm(np.array([0.03])).tolist() == [0.03]
     assert holm(np.array([])).tolist() == []
-
-
-def test_an_interval_excludes_zero_on_either_side():
-    assert Estimate(1, 0.5, 2, 9).excludes_zero
-    assert Estimate(-1, -2, -0.5, 9).excludes_zero
-    assert not Estimate(1, 0, 2, 9).excludes_zero

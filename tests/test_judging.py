@@ -88,3 +88,13 @@ def test_own_splits_and_folds_exclude_each_other(call, pair_folders, tmp_path):
     said = refused(call, "sweep", *parents, "--cross-fit")
     assert "task quiz: its questions say themselves which of them choose" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_chooses_nothing(call, pair_folders, tmp_path):
+    questions = write_questions(tmp_path / "quiz.jsonl", 12)
+    assert call("evaluate", *pair_folders, "--tasks", questions, "--out", tmp_path / "out")[0] == 0
+    before = (tmp_path / "out" / "run.json").read_bytes()
+    said = refused(call, "report", tmp_path / "out", "--select-by", "knee")
+    assert "--select-by is for sweeps" in said
+    assert (tmp_path / "out" / "run.json").read_bytes() == before
+    assert call("report", tmp_path / "out", "--draws", "200")[0] == 0

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from merge_calib.cli.options import FOLDER, analysing, analysis_options
+from merge_calib.errors import InputError
 
 
 @click.command()
@@ -25,6 +26,12 @@ def report(run_dir: Path, **options: Any) -> None:
     from merge_calib.run_directory import RunDirectory
 
     run = RunDirectory.open(run_dir)
+    for name in ("select_fraction", "select_by", "accuracy_margin", "select_weight", "cross_fit"):
+        if run.kind == "evaluation" and options[name] is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{flag} is for sweeps: {run_dir} is an evaluation and chooses nothing")
+                f"--{name.replace('_', '-')} is for sweeps: {run_dir} is an evaluation and chooses nothing"
+            )
     with run.locked():
         analysis = analysis_options(options, Analysis.of(run.plan).record())
         results = Results.of(run, analysis)

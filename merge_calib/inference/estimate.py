@@ -11,8 +11,3 @@ class Estimate:
     low: float
     high: float
     n: int
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0."""
-        return self.low > 0 or self.high < 0
