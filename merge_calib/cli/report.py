@@ -30,8 +30,6 @@ def report(run_dir: Path, **options: Any) -> None:
         if run.kind == "evaluation" and options[name] is not None:
             flag = f"--{name.replace('_', '-')}"
             raise InputError(f"{flag} is for sweeps: {run_dir} is an evaluation and chooses nothing")
-                f"--{name.replace('_', '-')} is for sweeps: {run_dir} is an evaluation and chooses nothing"
-            )
     with run.locked():
         analysis = analysis_options(options, Analysis.of(run.plan).record())
         results = Results.of(run, analysis)
