@@ -129,11 +129,11 @@ def _found(headline: Headline) -> Iterator[str]:
     claim = findings.claim("recovers", findings.tasks[-1])
     shown = "with accuracy kept: shown" if claim is not None and claim.holds else "not shown with accuracy kept"
     yield _line("recovery", f"{each} ({shown})")
-    differences = [(m, against_tempered(headline, str(headline.selected), m)) for m in (NLL, SCE2)]
-    compared = ", ".join(f"{m.label} {difference_text(m, d)}" for m, d in differences if d is not None)
-    standing = _standing([d for _, d in differences if d is not None])
-    told = standing if headline.joint().fewest >= FEWEST else f"fewer than {FEWEST} questions"
-    yield _line("vs aligned+T", f" {compared} ({told})")
+    if headline.joint().fewest >= FEWEST:  # fewer could not tell one from the other
+        differences = [(m, against_tempered(headline, str(headline.selected), m)) for m in (NLL, SCE2)]
+        compared = ", ".join(f"{m.label} {difference_text(m, d)}" for m, d in differences if d is not None)
+        standing = _standing([d for _, d in differences if d is not None])
+        yield _line("vs aligned+T", f" {compared} ({standing})")
     certainty = certainty_of(findings, headline.confidence)
     if certainty is not None and headline.rivals.folds == 1:
         name = headline.rivals.fits[0].chosen.name
