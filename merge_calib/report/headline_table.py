@@ -153,8 +153,8 @@ def _about(headline: Headline) -> str:
     if headline.rivals.folds == 1:
         return _ABOUT
     return (
-        f"{_ABOUT} Cross-fitted: every number is the mean over folds, each measured with what the other folds chose; "
-        "ECE and SCE of so few questions are larger than those of all at once, and so are their floors."
+        f"{_ABOUT} Cross-fitted: each question is answered by what the other folds chose and fitted, and all of them "
+        "are measured together."
     )
 
 
