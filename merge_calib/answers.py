@@ -17,6 +17,7 @@ from merge_calib.run_directory import RunDirectory
 from merge_calib.scores import Booleans, Scores
 
 Split = Literal["select", "report", "all"]
+MEAN = "mean"  # what stands for the average over tasks where a task is named
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from merge_calib.answers import MEAN
 from merge_calib.checkpoints.opening import Opener
 from merge_calib.errors import InputError
 from merge_calib.evaluation import check_positions, make_labels
@@ -21,7 +22,7 @@ from merge_calib.points import AxisPoint, axis_points
 from merge_calib.preparation import load_tasks, write_questionnaire
 from merge_calib.progress import Watch, unwatched
 from merge_calib.questions import TaskSet
-from merge_calib.results import MEAN, Results
+from merge_calib.results import Results
 from merge_calib.run_directory import FORMAT, RunDirectory
 from merge_calib.scores import ChoiceScores
 from merge_calib.scoring.encoder import Encoder

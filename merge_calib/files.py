@@ -2,19 +2,27 @@
 
 import csv
 import glob
+import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from merge_calib.errors import OutputError
+
+_MARK = ".partial-"
+_DAY = 86_400.0  # seconds: what another host left half-written for so long is nobody's any more
 
 
 @contextmanager
@@ -24,10 +32,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     If anything fails, the temporary is removed and `path` is as it was. Raises OutputError when the system refuses
     to write (a full disk, a read-only folder).
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_orphans(path)
+        _remove(partial)  # of a process that is gone and had our number, as the first process of a container has
         yield partial
         _sync(partial)
         partial.replace(path)
@@ -78,29 +87,72 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return file.getvalue()
 
 
-def _remove_orphans(path: Path) -> None:
-    """Remove what processes that are gone left of `path`."""
-    begin = f".{path.name}.partial-"
-    for orphan in path.parent.glob(f"{glob.escape(begin)}*"):
-        number = orphan.name.removeprefix(begin)
-        if number.isdecimal() and int(number) != os.getpid() and not _is_running(int(number)):
-            _remove(orphan)
+def partial_of(path: Path) -> Path:
+    """The name that this process writes `path` under until it is whole: `.NAME.partial-HOST-PID`."""
+    return path.with_name(f".{path.name}{_MARK}{this_host()}-{os.getpid()}")
 
 
-def _is_running(process: int) -> bool:
+@cache
+def this_host() -> str:
+    """A name for where process numbers mean what they mean here; letters, digits, `_` and `-`.
+
+    Hosts may share a name, and containers of one host count their own processes: a hash of the kernel's start and of
+    the process namespace tells them apart.
+    """
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname())[:16]
+    known = ""
+    with suppress(OSError):  # there is no /proc everywhere
+        known = f"{Path('/proc/sys/kernel/random/boot_id').read_text()} {Path('/proc/self/ns/pid').readlink()}"
+    return f"{name}-{hashlib.sha256(known.encode()).hexdigest()[:8]}" if known else name
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this host lives; one that was killed and not yet waited for does not."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         pass  # it is there, and somebody else's
-    return True
+    return process_state(process)[:1] not in (["Z"], ["X"])
+
+
+def process_state(process: int) -> list[str]:
+    """What /proc/PID/stat says after the name of the process, the state first; empty where it cannot be read."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return []
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what `written_whole` was writing below `folder` when its process was killed."""
-    for path in list(folder.rglob(".*.partial-*")):
-        _remove(path)
+    """Remove what processes that are gone were writing below `folder`."""
+    for parent, folders, files in os.walk(folder):  # unlike rglob it bears that others rename and remove meanwhile
+        for name in [name for name in (*folders, *files) if name.startswith(".") and _MARK in name]:
+            _remove_orphan(Path(parent, name))
+        folders[:] = [name for name in folders if not (name.startswith(".") and _MARK in name)]
+
+
+def _remove_orphans(path: Path) -> None:
+    """Remove what processes that are gone left of `path`."""
+    for partial in path.parent.glob(f"{glob.escape(f'.{path.name}{_MARK}')}*"):
+        _remove_orphan(partial)
+
+
+def _remove_orphan(partial: Path) -> None:
+    """Remove it where its process is gone; of another host nobody can say that, so there a day must have passed."""
+    host, _, process = partial.name.rpartition(_MARK)[2].rpartition("-")
+    with suppress(OSError):  # it may have got its final name by now
+        if host == this_host() and process.isdecimal():
+            is_orphan = not is_running(int(process))
+        else:
+            is_orphan = time.time() - _last_change(partial) > _DAY
+        if is_orphan:
+            _remove(partial)
+
+
+def _last_change(path: Path) -> float:
+    """When a file, or anything in a folder, was last written to."""
+    return max(inner.lstat().st_mtime for inner in (path, *path.rglob("*")))
 
 
 def sync(path: Path) -> None:

@@ -6,6 +6,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from merge_calib.answers import MEAN
 from merge_calib.calibration.noise_floor import Floor, mean_floor, noise_floor
 from merge_calib.calibration.temperature import at_temperature
 from merge_calib.frontier import (
@@ -21,7 +22,7 @@ from merge_calib.inference.power import detectable
 from merge_calib.inference.recovery import Recovery, recovery
 from merge_calib.inference.resampling import seed_of
 from merge_calib.merging.point import MergePoint
-from merge_calib.results import MEAN, REDRAWS, WITH_FLOORS, Results
+from merge_calib.results import REDRAWS, WITH_FLOORS, Results
 from merge_calib.rivals import SELECTED, Rivals
 from merge_calib.scores import Floats
 

@@ -35,6 +35,13 @@ def non_dominated(candidates: Sequence[Candidate]) -> Booleans:
     return np.asarray(_kept(accuracy[None], error[None])[0], dtype=np.bool_)
 
 
+def undominated(losses: Floats) -> Booleans:
+    """True (L,) for each row of `losses` (L, K), lower is better, that no other beats: as good on all, better once."""
+    as_good = (losses[:, None] <= losses[None]).all(2)
+    better = (losses[:, None] < losses[None]).any(2)
+    return np.asarray(~(as_good & better).any(0), dtype=np.bool_)
+
+
 def non_dominated_share(accuracy: Floats, error: Floats) -> Floats:
     """The share of draws (B, L) in which each point (L,) is on the frontier."""
     return np.asarray(_kept(accuracy, error).mean(0), dtype=np.float64)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import merge_calib.inference.claims as claims
+from merge_calib.answers import MEAN
 from merge_calib.files import write_json
 from merge_calib.findings import QUANTILES, Certainty, Findings
 from merge_calib.frontier import REFERENCE, non_dominated
@@ -13,7 +14,7 @@ from merge_calib.inference.estimate import Estimate
 from merge_calib.inference.joint import LEVEL
 from merge_calib.inference.power import detectable_accuracy
 from merge_calib.inference.splits import FEWEST
-from merge_calib.results import MEAN, Results
+from merge_calib.results import Results
 from merge_calib.rivals import SELECTED
 
 FAMILY = (

@@ -1,4 +1,7 @@
-"""What a point lacks, asked: scores saved as they come, then recorded in one step."""
+"""What a point lacks, asked: scores saved as they come, then recorded in one step.
+
+A point is asked whole; of one that was asked the choosing questions alone (see `choosing`) the others are asked.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +12,7 @@ from merge_calib.points import Point
 from merge_calib.progress import Advance, Watch, ignored
 from merge_calib.questions import Task
 from merge_calib.run_directory import RunDirectory
-from merge_calib.scores import Scores
+from merge_calib.scores import ChoiceScores, Scores, in_order
 from merge_calib.scoring.budget import Budget
 from merge_calib.scoring.model import LanguageModel
 from merge_calib.scoring.questionnaire import ConfidenceMethod, Questionnaire, methods_for
@@ -17,6 +20,7 @@ from merge_calib.scoring.scorer import score
 
 Asked = Sequence[tuple[Task, Sequence[ConfidenceMethod]]]
 Ready = Callable[[], tuple[LanguageModel, Budget]]  # gives the model with the point's weights in it
+Facts = Mapping[str, Any]
 
 
 def missing(run: RunDirectory, point: Point, tasks: Sequence[Task], confidences: Sequence[ConfidenceMethod]) -> Asked:
@@ -34,49 +38,98 @@ def measure_point(
     questionnaire: Questionnaire,
     ready: Ready,
     watch: Watch,
-    merge_facts: Callable[[], Mapping[str, Any]] = dict,
+    merge_facts: Callable[[], Facts] = dict,
+    confirm: Callable[[], None] = lambda: None,
 ) -> None:
     """Ask all of `asked` that is not kept from a run that was cut off, and record it.
 
-    `ready` is called only if something must be asked; `merge_facts` gives what the record says of the merge.
+    `ready` is called only if something must be asked; `merge_facts` gives what the record says of the merge; `confirm`
+    raises where the point has become somebody else's, before anything is written.
     A task of which anything is asked is asked by all that its record lacks, so that a run that was cut off between two
     files reads the same batches as one that was not.
     Raises ScoringError for scores that are not finite; nothing is recorded then.
     """
     unkept = [(task, methods) for task, methods in asked if not _is_kept(run, point, task, methods)]
-    facts: dict[str, dict[str, Any]] = {task.name: {} for task, _ in asked}
+    facts: dict[str, Facts] = {task.name: {} for task, _ in asked}
     if unkept:
         model, budget = ready()
-        total = sum(questionnaire.sheet(task, methods).tokens for task, methods in unkept)
+        others = [_others(run, point, task, methods) for task, methods in unkept]
+        sheets = [questionnaire.sheet(*asked, rows) for asked, rows in zip(unkept, others, strict=True)]
+        total = sum(sheet.tokens for sheet in sheets)
         advance = watch(point.name, total, "tokens")
         for task, methods in unkept:
             began = time.perf_counter()
-            scores = _ask(model, questionnaire, task, methods, budget, advance)
+            scores = _ask(run, point, (model, budget), questionnaire, task, methods, advance)
+            confirm()
             _save(run, point, task, scores)
-            facts[task.name] = {
-                "device": str(model.device),
-                "seconds": round(time.perf_counter() - began, 3),
-                "attention": model.attention,
-                "batch_tokens": budget.tokens,
-            }
+            facts[task.name] = how_asked(model, budget, began)
+    confirm()
     run.record(point, {task.name: (methods, facts[task.name]) for task, methods in asked}, merge_facts())
 
 
-def _ask(
+def ask(
     model: LanguageModel,
+    budget: Budget,
     questionnaire: Questionnaire,
     task: Task,
     methods: Sequence[ConfidenceMethod],
-    budget: Budget,
     advance: Advance = ignored,
+    questions: tuple[int, ...] | None = None,
 ) -> dict[ConfidenceMethod, Scores]:
+    """Put a task, or some of its questions, to the model; an error says which task it is about."""
     try:
-        return score(model, questionnaire, task, methods, budget, advance)
+        return score(model, questionnaire, task, methods, budget, advance, questions)
     except ScoringError as error:
         raise ScoringError(f"task {task.name}: {error}") from error
 
 
-def _save(run: RunDirectory, point: Point, task: Task, scores: dict[ConfidenceMethod, Scores]) -> None:
+def how_asked(model: LanguageModel, budget: Budget, began: float) -> Facts:
+    """What a record says of how and where something was asked; began: by time.perf_counter."""
+    return {
+        "device": str(model.device),
+        "seconds": round(time.perf_counter() - began, 3),
+        "attention": model.attention,
+        "batch_tokens": budget.tokens,
+    }
+
+
+def _ask(
+    run: RunDirectory,
+    point: Point,
+    ready: tuple[LanguageModel, Budget],
+    questionnaire: Questionnaire,
+    task: Task,
+    methods: Sequence[ConfidenceMethod],
+    advance: Advance,
+) -> dict[ConfidenceMethod, Scores]:
+    """All scores of a task; questions that were asked already are not asked again."""
+    others = _others(run, point, task, methods)
+    found = ask(*ready, questionnaire, task, methods, advance, others)
+    if others is None:
+        return found
+    whole: dict[ConfidenceMethod, Scores] = {}
+    for confidence, rest in found.items():
+        parts = _chosen_by(run, point, task, confidence), rest
+        whole[confidence] = in_order([part for part in parts if isinstance(part, ChoiceScores)], task.ids)
+    return whole
+
+
+def _others(run: RunDirectory, point: Point, task: Task, methods: Sequence[ConfidenceMethod]) -> tuple[int, ...] | None:
+    """The indices of the questions that do not choose, where those that do were asked by all `methods`."""
+    known = [_chosen_by(run, point, task, c) for c in methods]
+    ids = [set(scores.ids) for scores in known if scores is not None]
+    if len(ids) < len(methods):
+        return None
+    return tuple(i for i, id in enumerate(task.ids) if id not in ids[0])
+
+
+def _chosen_by(run: RunDirectory, point: Point, task: Task, confidence: ConfidenceMethod) -> ChoiceScores | None:
+    scores = run.scores(point, task.name, confidence, "select")
+    assert scores is None or isinstance(scores, ChoiceScores)
+    return scores
+
+
+def _save(run: RunDirectory, point: Point, task: Task, scores: Mapping[ConfidenceMethod, Scores]) -> None:
     for confidence, each in scores.items():
         if not run.kept(point, task.name, confidence, each.ids):
             run.save(point, task.name, confidence, each)

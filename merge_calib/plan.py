@@ -22,6 +22,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 
 
 ChatFor = Literal["none", "aligned", "both"]
+Search = Literal["grid", "adaptive", "optuna"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +76,11 @@ class Asking:
 class SweepPlan(Asking):
     """The options of `merge-calib sweep`.
 
-    options: of the method; groups: the selectors of tensors that have lambdas of their own
+    method: one, or for --search optuna several by comma; options: of the method; ranges: options that are searched
+    groups: the selectors of tensors that have lambdas of their own
     group_lambdas: the lambdas of each group by its selector; empty where all have `lambdas`
+    tolerance, budget: of --search adaptive; trials, sampler, objectives, min_accuracy, storage, early_stopping: of
+        --search optuna; workers: how many processes measure
     retained: whether the distance to the aligned model's own responses is measured; prompts: what it responds to, None
         for the prompts that the run has, or else those that are shipped
     analysis: how what is measured is judged
@@ -86,11 +90,20 @@ class SweepPlan(Asking):
     out: Path
     method: str = "linear"
     options: Mapping[str, float] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     lambdas: tuple[float, ...] = tuple(i / 10 for i in range(16))
     groups: str | None = None
     group_lambdas: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    search: Literal["grid", "optuna"] = "grid"
+    search: Search = "grid"
+    tolerance: float = 0.005
+    budget: int = 9
     trials: int = 30
+    sampler: str = "gp"
+    objectives: tuple[str, ...] = ("accuracy", "sce")
+    min_accuracy: float | None = None
+    storage: str | None = None
+    early_stopping: float | None = None
+    workers: int = 1
     analysis: Analysis = field(default_factory=Analysis)
     out_dtype: torch.dtype | None = None
     prompts: Path | None = None
@@ -101,15 +114,48 @@ class SweepPlan(Asking):
         if self.prompts is not None and not self.retained:
             raise InputError("--prompts says what the retained alignment is measured on; with --no-retained it is not")
         _at_least("--trials", self.trials, 1)
-        make_method(self.method, self.options)
-        if self.search == "optuna" and (self.groups or self.group_lambdas):
-            raise InputError("--search optuna searches one lambda; --groups are for --search grid")
-        if self.search == "optuna" and self.analysis.cross_fit:
+        _at_least("--workers", self.workers, 1)
+        _at_least("--budget", self.budget, 4)
+        if not 0 < self.tolerance < 1:
+            raise InputError(f"--tolerance must lie between 0 and 1, not {self.tolerance:g}")
+        for flag, share in (("--min-accuracy", self.min_accuracy), ("--early-stopping", self.early_stopping)):
+            if share is not None and not 0 < share < 1:
+                raise InputError(f"{flag} must lie between 0 and 1, not {share:g}")
+        if self.search != "grid":
+            self._require_searchable()
+        if self.search != "optuna":
+            make_method(self.method, self.options)
+            self._require_no_study()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The merging methods: several where a study chooses among them."""
+        return tuple(name.strip() for name in self.method.split(","))
+
+    def _require_searchable(self) -> None:
+        if self.analysis.cross_fit:
             raise InputError(
-                "--cross-fit needs --search grid: a study hears the questions that choose, and with folds all do"
+                "--cross-fit needs --search grid: other searches hear the questions that choose, and with folds all do"
             )
-        if self.search == "optuna" and len(self.lambdas) < 2:
-            raise InputError("--search optuna needs an interval, as --lambdas 0:1.5:0.1; one lambda is none")
+        if self.search == "adaptive" and (self.groups or self.group_lambdas):
+            raise InputError("--search adaptive searches one lambda; --groups are for --search optuna or grid")
+        if self.group_lambdas:
+            raise InputError("--search optuna searches all groups in one interval; GROUP=GRID is for --search grid")
+        if len(self.lambdas) < 2:
+            raise InputError(f"--search {self.search} needs an interval, as --lambdas 0:1.5:0.1; one lambda is none")
+
+    def _require_no_study(self) -> None:
+        """Raise InputError for what only a study does."""
+        given = {
+            "--storage": self.storage is not None,
+            "--min-accuracy": self.min_accuracy is not None,
+            "--early-stopping": self.early_stopping is not None,
+            "--objectives": self.objectives != SweepPlan.objectives,
+            **{f"--{name.replace('_', '-')} LOW:HIGH": True for name in self.ranges},
+        }
+        for flag, is_given in given.items():
+            if is_given:
+                raise InputError(f"{flag} is for --search optuna, not for --search {self.search}")
 
 
 @dataclass(frozen=True, kw_only=True)

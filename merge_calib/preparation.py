@@ -15,27 +15,29 @@ import transformers
 
 import merge_calib
 from merge_calib.analysis import Analysis
-from merge_calib.answers import folds_of
+from merge_calib.answers import MEAN, folds_of
 from merge_calib.checkpoints.fingerprint import fingerprint
 from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.checkpoints.parent import Parent
 from merge_calib.checkpoints.settings import settings
 from merge_calib.checkpoints.slots import vocabulary
 from merge_calib.errors import CheckpointError, InputError
-from merge_calib.merging.groups import parse_groups, require_groups
 from merge_calib.merging.methods import make_method, options_of
 from merge_calib.merging.point import MergePoint
 from merge_calib.opening import open_pair
 from merge_calib.plan import Asking, SweepPlan, dtype_name
+from merge_calib.plan_record import plan_record
 from merge_calib.progress import Watch, unwatched
 from merge_calib.questions import PassageSet, Task, TaskSet
-from merge_calib.results import MEAN
 from merge_calib.run_directory import FORMAT
 from merge_calib.scoring.encoder import Dress, Encoder
 from merge_calib.scoring.loading import head_to_add, load_tokenizer, longest_context, resolved_config
 from merge_calib.scoring.prompts import PROMPTS
 from merge_calib.scoring.questionnaire import ConfidenceMethod, Questionnaire, methods_for, require_same_ids, way_of
-from merge_calib.search.grid import Grid, line, product
+from merge_calib.search.adaptive import Adaptive
+from merge_calib.search.grid import Grid
+from merge_calib.search.space import Space
+from merge_calib.searching import searched_by
 from merge_calib.tasks import Library, available_tasks, load_task
 
 DEFAULT_TASKS = ("arc_easy", "hellaswag", "medmcqa", "mmlu", "piqa")
@@ -45,13 +47,14 @@ DEFAULT_TASKS = ("arc_easy", "hellaswag", "medmcqa", "mmlu", "piqa")
 class Preparation:
     """Everything that is known before the model is loaded; making it surfaces every fault of the user's.
 
-    grid: the points of `--search grid`; questionnaires: by whether questions go through the chat template
+    searched: the points of a grid, the search over one lambda, or the space that a study searches
+    questionnaires: by whether questions go through the chat template
     """
 
     plan: SweepPlan
     tasks: tuple[Task, ...]
     pair: ModelPair
-    grid: Grid | None
+    searched: Grid | Adaptive | Space
     questionnaires: Mapping[bool, Questionnaire]
     record: dict[str, Any]
 
@@ -73,15 +76,15 @@ def prepare(plan: SweepPlan, watch: Watch = unwatched) -> Preparation:
         _require_sides(task, plan.analysis)
     pair = open_pair(plan.parents, allow_pickle=plan.allow_pickle, trust_remote_code=plan.trust_remote_code)
     head_to_add({slot.name: slot.shape for slot in pair.slots.values()}, pair.host.shape)
-    grid = grid_of(plan, pair)
+    searched = searched_by(plan, pair)
     questionnaires = _encode(plan, pair, tasks, watch)
     advance = watch("reading both parents", sum(part.bytes for part in (*pair.base.parts, *pair.aligned.parts)))
     hashes = fingerprint(pair.base, advance), fingerprint(pair.aligned, advance)
     if hashes[0] == hashes[1]:
         names = f"--base {plan.parents.base} and --aligned {plan.parents.aligned_text}"
         raise InputError(f"{names} hold the same weights")
-    record = _record(plan, tasks, pair, questionnaires, hashes, grid)
-    return Preparation(plan, tasks, pair, grid, questionnaires, record)
+    record = _record(plan, tasks, pair, questionnaires, hashes, searched)
+    return Preparation(plan, tasks, pair, searched, questionnaires, record)
 
 
 def _require_sides(task: Task, analysis: Analysis) -> None:
@@ -89,24 +92,6 @@ def _require_sides(task: Task, analysis: Analysis) -> None:
     items = task.questions if isinstance(task, TaskSet) else task.passages
     splits = [question.split for question in task.questions] if isinstance(task, TaskSet) else []
     folds_of(task.name, task.ids, [item.subject for item in items], splits, analysis)
-
-
-def grid_of(plan: SweepPlan, pair: ModelPair) -> Grid | None:
-    """The points that `plan` asks for, None where a study is to propose them.
-
-    Raises InputError naming --groups or --lambdas where they do not fit the models.
-    """
-    if plan.search != "grid":
-        return None
-    if not plan.groups and not plan.group_lambdas:
-        return Grid(line(plan.method, plan.options, plan.lambdas))
-    selectors = parse_groups(plan.groups, pair.layers) if plan.groups else tuple(plan.group_lambdas)
-    if plan.group_lambdas and set(plan.group_lambdas) != set(selectors):
-        strange = sorted(set(plan.group_lambdas) ^ set(selectors))[0]
-        raise InputError(f"--lambdas and --groups disagree about {strange!r}; the groups are {', '.join(selectors)}")
-    require_groups(selectors, pair.merged, pair.layers, "--groups" if plan.groups else "--lambdas")
-    groups = {selector: plan.group_lambdas.get(selector, plan.lambdas) for selector in selectors}
-    return Grid(product(plan.method, plan.options, groups))
 
 
 def load_tasks(asking: Asking) -> tuple[Task, ...]:
@@ -255,7 +240,7 @@ def _record(
     pair: ModelPair,
     questionnaires: Mapping[bool, Questionnaire],
     hashes: tuple[str, str],
-    grid: Grid | None,
+    searched: Grid | Adaptive | Space,
 ) -> dict[str, Any]:
     """The content of run.json; what identifies the run stands under `identity`."""
     encoders = {("chat" if chat else "plain"): questionnaires[chat].encoder for chat in questionnaires}
@@ -281,11 +266,12 @@ def _record(
         "pair_notes": pair.fit.notes,
         "tasks": task_records(plan, tasks, list(questionnaires.values())),
         "method": plan.method,
-        "options": options_of(make_method(plan.method, plan.options)),
+        "options": dict(plan.options) if len(plan.methods) > 1 else options_of(make_method(plan.method, plan.options)),
         "search": plan.search,
         "lambdas": list(plan.lambdas),
-        "points": [point.record() for point in grid.points] if grid else None,
+        "points": [point.record() for point in searched.points] if isinstance(searched, Grid) else None,
         "trials": plan.trials if plan.search == "optuna" else None,
+        "plan": plan_record(plan),
         "analysis": plan.analysis.record(),
         **asking_record(plan),
     }

@@ -87,6 +87,10 @@ class TaskSet:
         kept = {q.id for side in sides for q in _limited(side, limit, seed)}
         return replace(self, questions=tuple(q for q in self.questions if q.id in kept))
 
+    def taking(self, rows: Sequence[int]) -> "TaskSet":
+        """Only the questions with these indices, in their order."""
+        return replace(self, questions=tuple(self.questions[i] for i in rows))
+
     @property
     def ids(self) -> tuple[str, ...]:
         """The questions' ids, in order."""

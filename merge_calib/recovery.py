@@ -183,7 +183,7 @@ def _finite(merger: Merger, point: MergePoint, name: str, hashes: Hashes) -> Ite
 
 def _measured(results: "Results", point: MergePoint) -> Measured:
     """What the run found of the base, `point` and the aligned model by the method that selected it."""
-    from merge_calib.results import MEAN
+    from merge_calib.answers import MEAN
 
     confidence = results.confidences[0]
     models = {"base": MergePoint("linear", 0.0), "this merge": point, "aligned": MergePoint("linear", 1.0)}

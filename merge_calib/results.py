@@ -5,6 +5,8 @@ results.csv has one row for each point x task x confidence method x split. Every
 (empty where groups of tensors have lambdas of their own) in a sweep, `model, label, position` (empty where only the
 order counts) in an evaluation. The task `mean` is the average over the tasks that a confidence method applies to. The
 split is `select` (what was tuned looked at these questions), `report` (what is claimed comes from these) or `all`.
+The `source` of a row is `measured`, or `predicted` where an adaptive search interpolated what the point would answer.
+Points that a search asked the choosing questions alone have rows of the split `select` only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from merge_calib.analysis import Analysis
-from merge_calib.answers import Answers, Split, answers_of
+from merge_calib.answers import MEAN, Answers, Split, answers_of
 from merge_calib.calibration.measurement import COLUMNS, Measurement, macro_average, measure
 from merge_calib.calibration.noise_floor import Floor, mean_floor, noise_floor
 from merge_calib.files import csv_text, write_text
@@ -23,14 +25,15 @@ from merge_calib.inference.joint import DEBIASED, MEANS, Joint, average, joint_o
 from merge_calib.inference.resampling import seed_of
 from merge_calib.merging.point import MergePoint
 from merge_calib.points import Point, axis_points, place_cells, place_columns
+from merge_calib.predictions import PREDICTED, Prediction, predictions_of
 from merge_calib.run_directory import RunDirectory
 from merge_calib.scoring.questionnaire import CONFIDENCE_METHODS, NEXT_TOKEN
 from merge_calib.selection import Selection, select
 
-MEAN = "mean"
 WITH_INTERVALS = tuple(m for m in (*MEANS, *DEBIASED) if m != "mean_confidence")
 WITH_FLOORS = ("ece", "sce")
 REDRAWS = 200  # of a noise floor
+MEASURED = "measured"
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,16 @@ class Results:
     """All measurements of a run, by point, task, confidence method and split, and the means over tasks.
 
     answers: what was said, by task and confidence method
+    rows: of points that were asked everything; explored: of points that were asked the choosing questions alone
+    predicted: what an adaptive search says of the points between; nothing rests on them
     """
 
     run: RunDirectory
     analysis: Analysis
     answers: Mapping[tuple[str, str], Answers]
     rows: tuple[Result, ...]
+    explored: tuple[Result, ...] = ()
+    predicted: tuple[Prediction, ...] = ()
 
     @classmethod
     def of(cls, run: RunDirectory, analysis: Analysis | None = None) -> "Results":
@@ -71,7 +78,9 @@ class Results:
                 found = answers_of(run, points, task, confidence, analysis, divides=run.kind == "sweep")
                 if found is not None:
                     answers[task, confidence] = found
-        return cls(run, analysis, answers, tuple(_rows(run, points, answers)))
+        rows = tuple(_rows(run, points, answers))
+        explored = tuple(_explored(run, [p for p in points if p not in {row.point for row in rows}]))
+        return cls(run, analysis, answers, rows, explored, predictions_of(run, answers))
 
     @property
     def is_sweep(self) -> bool:
@@ -240,18 +249,27 @@ def results_csv(results: Results) -> str:
     """
     intervals = [f"{measure}_{end}" for measure in WITH_INTERVALS for end in ("low", "high")]
     floors = [f"{measure}_{part}" for measure in WITH_FLOORS for part in ("floor", "floor_95", "p")]
-    header = (*place_columns(results.is_sweep), "task", "confidence", "split", *COLUMNS, *intervals, *floors)
-    rows = (
+    header = (*place_columns(results.is_sweep), "task", "confidence", "split", "source", *COLUMNS, *intervals, *floors)
+    measured = (
         [
             *place_cells(row.point),
-            *(row.task, row.confidence, row.split),
+            *(row.task, row.confidence, row.split, MEASURED),
             *(getattr(row.measurement, c) for c in COLUMNS),
             *_interval_cells(results, row),
             *_floor_cells(row),
         ]
-        for row in results.rows
+        for row in (*results.rows, *results.explored)
     )
-    return csv_text(header, rows)
+    predicted = (
+        [
+            *place_cells(row.point),
+            *(row.task, row.confidence, row.split, "predicted"),
+            *(getattr(row, c) if c in ("n", *PREDICTED) else None for c in COLUMNS),
+            *(None for _ in (*intervals, *floors)),
+        ]
+        for row in results.predicted
+    )
+    return csv_text(header, [*measured, *predicted])
 
 
 def _interval_cells(results: Results, row: Result) -> Iterator[float | None]:
@@ -306,6 +324,22 @@ def _rows(run: RunDirectory, points: Sequence[Point], answers: Mapping[tuple[str
                     yield from measured[-1]
             if len(measured) == len(tasks):
                 yield from (_mean(rows) for rows in zip(*measured, strict=True))
+
+
+def _explored(run: RunDirectory, points: Sequence[Point]) -> Iterator[Result]:
+    """What points answered that a search asked the choosing questions alone: by task, and the mean over all of them."""
+    for point in points:
+        for confidence in (c for c in CONFIDENCE_METHODS if c in _confidences(run.plan) and c != NEXT_TOKEN):
+            tasks = _tasks_of(run.plan, confidence)
+            known = {task: run.scores(point, task, confidence, "select") for task in tasks}
+            found = [
+                Result(point, task, confidence, "select", measure(scores, confidence, run.plan["bins"]))
+                for task, scores in known.items()
+                if scores is not None
+            ]
+            yield from found
+            if found and len(found) == len(tasks):
+                yield _mean(found)
 
 
 def _measured(run: RunDirectory, point: Point, answers: Answers, task: str, confidence: str) -> Iterator[Result]:

@@ -1,14 +1,20 @@
-"""The run directory: who was measured, one atomic record a point, and the scores behind it."""
+"""The run directory: who was measured, one atomic record a point, and the scores behind it.
+
+A record of points/ says under `scores` what was asked whole, under `select` what a search asked of the choosing
+questions alone, and under `stopped` that, and why, a search stopped asking; what was answered until then is under
+`some`.
+"""
 
 import fcntl
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from merge_calib.agreement import contradictions, united
 from merge_calib.asked import Asked, asked_hash, read_asked, write_asked, write_ids
@@ -20,6 +26,8 @@ from merge_calib.questions import Task
 from merge_calib.scores import Scores, load_scores
 
 FORMAT = 1
+Part = Literal["all", "select", "some"]  # of a task's questions: all, those that choose, those asked before it stopped
+_KEYS: Mapping[Part, str] = {"all": "scores", "select": "select", "some": "some"}
 _REQUIRED = {
     "sweep": {
         *("identity", "base", "aligned", "tasks", "confidence", "bins"),
@@ -94,6 +102,7 @@ class RunDirectory:
         content = united(self.plan, plan) if self.exists else dict(plan)
         hashes = {task.name: {"questions_sha256": asked_hash(task)} for task in tasks}
         content["tasks"] = {name: {**task, **hashes.get(name, {})} for name, task in content["tasks"].items()}
+        content["id"] = (self.id if self.exists else None) or uuid.uuid4().hex
         write_json(self.path / "run.json", content)
         self.__dict__.pop("plan", None)  # what was read before is no longer what the file says
         for task in tasks:
@@ -107,16 +116,31 @@ class RunDirectory:
             self.__dict__.pop("plan", None)
 
     def require_unheard(self, analysis: Mapping[str, Any]) -> None:
-        """Raise RunDirectoryError where questions that a study heard would judge the points that it proposed."""
+        """Raise RunDirectoryError where questions that a search heard would judge the points that it proposed."""
         held = self.plan.get("analysis")
-        if held is None or not (self.path / "study.journal").exists():
+        if held is None or not self.was_searched:
             return
         for key in ("select_fraction", "cross_fit"):
             if held[key] != analysis[key]:
                 raise RunDirectoryError(
-                    f"{self.path}: its study chose points by the questions of --{key.replace('_', '-')} {held[key]:g}; "
+                    f"{self.path}: a search chose points by the questions of --{key.replace('_', '-')} {held[key]:g}; "
                     f"divided by {analysis[key]:g} some of these would judge them. Choose another --out"
                 )
+
+    @property
+    def was_searched(self) -> bool:
+        """Whether a search that hears what it measured has proposed points."""
+        return self.search is not None or (self.path / "study.journal").exists()
+
+    @property
+    def search(self) -> dict[str, Any] | None:
+        """What search.json says of the last search that heard what it measured; None where there was none."""
+        path = self.path / "search.json"
+        return _read_object(path) if path.exists() else None
+
+    def write_search(self, content: Mapping[str, Any]) -> None:
+        """Write search.json."""
+        write_json(self.path / "search.json", {"format": FORMAT, **content})
 
     def asked(self, task: str) -> Asked | None:
         """The questions of `task` in the order of its scores, None where the run is of a time that kept none.
@@ -140,6 +164,22 @@ class RunDirectory:
             remove_partial(self.path)
             yield
 
+    def mend(self) -> list[Path]:
+        """Set aside, as NAME.torn, the records that are not whole, so that they are made again; gives these."""
+        found = []
+        for folder in ("points", "retained/points"):
+            for path in sorted((self.path / folder).glob("*.json")):
+                try:
+                    json.loads(path.read_bytes())
+                except ValueError:
+                    found.append(path.replace(path.with_name(f"{path.name}.torn")))
+        return found
+
+    @property
+    def id(self) -> str | None:
+        """What tells this run from every other one; None of a run of an earlier time."""
+        return self.plan.get("id")
+
     def _lock_file(self) -> IO[str]:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -147,18 +187,19 @@ class RunDirectory:
         except OSError as error:
             raise OutputError(f"cannot write into {self.path}: {error.strerror}") from error
 
-    def has(self, point: Point, task: str, confidence: str) -> bool:
+    def has(self, point: Point, task: str, confidence: str, part: Part = "all") -> bool:
         """Whether the record of `point` says that this was measured."""
-        return confidence in self._record(point).get("scores", {}).get(task, {})
+        return confidence in self._record(point).get(_KEYS[part], {}).get(task, {})
 
-    def save(self, point: Point, task: str, confidence: str, scores: Scores) -> None:
+    def save(self, point: Point, task: str, confidence: str, scores: Scores, part: Part = "all") -> None:
         """Write the scores of one measurement, and their ids where no questions are kept; `record` makes them count."""
-        write_ids(self._asked_file(task), scores)
-        scores.save(self._scores_file(point.name, task, confidence))
+        if part == "all":
+            write_ids(self._asked_file(task), scores)
+        scores.save(self._scores_file(point.name, task, confidence, part))
 
-    def kept(self, point: Point, task: str, confidence: str, ids: Sequence[str]) -> bool:
+    def kept(self, point: Point, task: str, confidence: str, ids: Sequence[str], part: Part = "all") -> bool:
         """Whether a run that was cut off left these scores whole, for these questions."""
-        path = self._scores_file(point.name, task, confidence)
+        path = self._scores_file(point.name, task, confidence, part)
         try:
             return path.exists() and load_scores(path).ids == tuple(ids)
         except RunDirectoryError:
@@ -169,23 +210,36 @@ class RunDirectory:
         point: Point,
         measured: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]],
         merge: Mapping[str, Any] | None = None,
+        part: Part = "all",
+        stopped: Mapping[str, Any] | None = None,
     ) -> None:
         """Write, in one step, that the confidence methods of each task in `measured` are in scores/, with its facts.
 
         merge: facts about how the weights were merged; what was recorded of it before stays where there are none
+        part: of which questions; stopped: why no more were asked
         """
-        scores: dict[str, dict[str, Any]] = dict(self._record(point)["scores"])
+        before = self._record(point)
+        scores: dict[str, dict[str, Any]] = dict(before.get(_KEYS[part], {}))
         for task, (confidences, facts) in measured.items():
             scores[task] = dict(scores.get(task, {}))
             for confidence in confidences:
-                path = self._scores_file(point.name, task, confidence)
+                path = self._scores_file(point.name, task, confidence, part)
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
                 scores[task][confidence] = {"file": path.relative_to(self.path).as_posix(), "sha256": digest, **facts}
-        self._write_record(point, {"scores": scores, **self._merge(point, merge)})
+        content = {key: before[key] for key in (*_KEYS.values(), "stopped") if key in before}
+        content |= {_KEYS[part]: scores} | ({"stopped": dict(stopped)} if stopped is not None else {})
+        self._write_record(point, {**content, **self._merge(point, merge)})
 
     def fail(self, point: Point, reason: str) -> None:
         """Mark `point` as failed; what was recorded of it before stays."""
-        self._write_record(point, {"scores": self._record(point)["scores"], **self._merge(point), "failed": reason})
+        before = self._record(point)
+        content = {key: before[key] for key in (*_KEYS.values(), "stopped") if key in before}
+        self._write_record(point, {**content, **self._merge(point), "failed": reason})
+
+    def stopped(self, point: Point) -> dict[str, Any] | None:
+        """Why a search stopped asking `point`, and what it was told instead of measures; None where it did not."""
+        found: dict[str, Any] | None = self._record(point).get("stopped")
+        return found
 
     def failure(self, point: Point) -> str | None:
         """Why `point` failed, None where it did not; deleting its record has it tried again."""
@@ -221,9 +275,9 @@ class RunDirectory:
         """What the record of `point` says by task and confidence method: file, hash, how and where it was computed."""
         return dict(self._record(point)["scores"])
 
-    def scores(self, point: Point, task: str, confidence: str) -> Scores | None:
+    def scores(self, point: Point, task: str, confidence: str, part: Part = "all") -> Scores | None:
         """The scores that the record names, None where it names none; their hash is checked."""
-        entry = self._record(point).get("scores", {}).get(task, {}).get(confidence)
+        entry = self._record(point).get(_KEYS[part], {}).get(task, {}).get(confidence)
         if entry is None:
             return None
         path = self.path / entry["file"]
@@ -255,9 +309,10 @@ class RunDirectory:
         if path.exists() and isinstance(point, MergePoint) and _read_point(path) != point:
             raise _damaged(path, f"it is about another point than {point.name}")
         try:
-            for task in record["scores"].values():
-                for entry in task.values():
-                    _ = entry["file"], entry["sha256"]
+            for key in ("scores", *(key for key in _KEYS.values() if key in record)):
+                for task in record[key].values():
+                    for entry in task.values():
+                        _ = entry["file"], entry["sha256"]
         except (KeyError, TypeError, AttributeError) as error:
             raise _damaged(path, f"it does not say where its scores are: {error}") from error
         if not isinstance(record.get("merge", {}), dict):
@@ -270,8 +325,9 @@ class RunDirectory:
     def _asked_file(self, task: str) -> Path:
         return self.path / "questions" / f"{task}.jsonl"
 
-    def _scores_file(self, name: str, task: str, confidence: str) -> Path:
-        return self.path / "scores" / name / f"{task}.{confidence}.npz"
+    def _scores_file(self, name: str, task: str, confidence: str, part: Part = "all") -> Path:
+        suffix = "" if part == "all" else f".{part}"
+        return self.path / "scores" / name / f"{task}.{confidence}{suffix}.npz"
 
 
 def _no_models(held: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

@@ -81,16 +81,17 @@ class Predictions:
 def together(predictions: Sequence[Predictions]) -> Predictions:
     """The questions of several sets one after the other; options that a set does not have are masked there."""
     options = max(p.mask.shape[1] for p in predictions)
-
-    def stacked(arrays: Sequence[NDArray[Any]], fill: float) -> NDArray[Any]:
-        return np.concatenate([np.pad(a, ((0, 0), (0, options - a.shape[1])), constant_values=fill) for a in arrays])
-
     return Predictions(
-        stacked([p.log_probabilities for p in predictions], -np.inf),
-        stacked([p.probabilities for p in predictions], 0.0),
+        _stacked([p.log_probabilities for p in predictions], options, -np.inf),
+        _stacked([p.probabilities for p in predictions], options, 0.0),
         np.concatenate([p.answers for p in predictions]),
-        stacked([p.mask for p in predictions], False),
+        _stacked([p.mask for p in predictions], options, False),
     )
+
+
+def _stacked(arrays: Sequence[NDArray[Any]], options: int, fill: float) -> NDArray[Any]:
+    """Arrays (N, C) one after the other, with `fill` up to so many options."""
+    return np.concatenate([np.pad(a, ((0, 0), (0, options - a.shape[1])), constant_values=fill) for a in arrays])
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,11 @@ class ChoiceScores:
         log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
         return Predictions(log_probabilities, np.exp(log_probabilities), self.answers, self.mask)
 
+    def take(self, rows: Booleans) -> "ChoiceScores":
+        """Those of some questions: a mask (N,)."""
+        ids = tuple(id for id, row in zip(self.ids, rows, strict=True) if row)
+        return ChoiceScores(ids, self.answers[rows], self.logprobs[rows], self.mask[rows])
+
     @property
     def is_normalised(self) -> bool:
         """Whether the scores are log-probabilities of one distribution: no question's options exceed a total of 1.
@@ -160,6 +166,19 @@ class ChoiceScores:
     def save(self, path: Path) -> None:
         """Write one .npz with ids, answers, logprobs and mask; the same scores give the same bytes."""
         _save(path, self)
+
+
+def in_order(parts: Sequence[ChoiceScores], ids: Sequence[str]) -> ChoiceScores:
+    """The questions `ids` from parts that hold each of them once, in the order of `ids`."""
+    options = max(part.mask.shape[1] for part in parts)
+    place = {id: i for i, id in enumerate(id for part in parts for id in part.ids)}
+    rows = np.array([place[id] for id in ids])
+    return ChoiceScores(
+        tuple(ids),
+        np.concatenate([part.answers for part in parts])[rows],
+        _stacked([part.logprobs for part in parts], options, np.nan)[rows],
+        _stacked([part.mask for part in parts], options, False)[rows],
+    )
 
 
 @dataclass(frozen=True)

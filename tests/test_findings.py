@@ -17,7 +17,8 @@ from merge_calib.frontier_record import frontier_record
 from merge_calib.inference.joint import average
 from merge_calib.inference.splits import Fold, cross_fit, divide
 from merge_calib.merging.point import MergePoint
-from merge_calib.results import MEAN, WITH_INTERVALS, Results
+from merge_calib.answers import MEAN
+from merge_calib.results import WITH_INTERVALS, Results
 from merge_calib.rivals import DACA, MIXED, MIXED_LOG, SELECTED, SHARED_T, Rivals, tempered
 from merge_calib.run_directory import RunDirectory
 from merge_calib.scores import ChoiceScores

@@ -36,7 +36,8 @@ from merge_calib.report.retained_panel import TITLE
 from merge_calib.report.summary import summary
 from merge_calib.report.tables import write_tables
 from merge_calib.report.text import decimals, percent
-from merge_calib.results import MEAN, Results
+from merge_calib.answers import MEAN
+from merge_calib.results import Results
 from merge_calib.retention.record import keep
 from merge_calib.rivals import MIXED, MIXED_LOG, SELECTED, tempered
 from merge_calib.run_directory import RunDirectory

@@ -30,7 +30,8 @@ from merge_calib.report.shown import Shown, shown_points, spread
 from merge_calib.report.summary import summary
 from merge_calib.report.tables import write_tables
 from merge_calib.report.text import short_text
-from merge_calib.results import MEAN, Results
+from merge_calib.answers import MEAN
+from merge_calib.results import Results
 from merge_calib.run_directory import RunDirectory
 from merge_calib.scores import ChoiceScores, NextTokenScores
 

@@ -20,7 +20,8 @@ from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.page import page
 from merge_calib.report.place import figure_text, point_markdown, title_lines
 from merge_calib.report.summary import summary
-from merge_calib.results import MEAN, Results
+from merge_calib.answers import MEAN
+from merge_calib.results import Results
 from merge_calib.run_directory import RunDirectory
 
 BASE, ALIGNED = MergePoint("linear", 0.0), MergePoint("linear", 1.0)

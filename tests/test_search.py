@@ -1,149 +1,158 @@
-"""Every strategy by one contract, and what is particular to each."""
+"""Every strategy by one contract: what a search must do whoever proposes the points."""
 
-import json
-
+import numpy as np
 import optuna
 import pytest
-from conftest import write_questions
-from test_sweep import files, plan
 
 from merge_calib.merging.point import MergePoint
-from merge_calib.search.grid import Grid, line
-from merge_calib.search.optuna_study import OptunaSearch
+from merge_calib.scores import ChoiceScores
+from merge_calib.search.adaptive import Adaptive
+from merge_calib.search.grid import PARENTS, Grid, line, product
+from merge_calib.search.space import Space
+from merge_calib.search.storage import open_storage, open_study
 from merge_calib.search.strategy import Outcome
-from merge_calib.sweep import sweep
+from merge_calib.search.study import StudySearch, directions
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
+rng = np.random.default_rng(0)
+N, C = 120, 4
+START, STEP = rng.normal(size=(2, N, C))
+ANSWERS = rng.integers(C, size=N)
 
-def grid(_tmp_path, lambdas=(0.3, 0.6, 0.9, 1.2)):
-    return Grid(line("linear", {}, lambdas))
+
+def grid(_folder, seed=0):
+    return Grid(line("linear", {}, (0.3, 0.6, 0.9, 1.2)))
 
 
-def study(tmp_path, seed=0, trials=14):
-    return OptunaSearch("linear", {}, 0.0, 1.5, trials, seed, tmp_path / "study.journal", "accuracy and sce on quiz")
+def grid_of_groups(_folder, seed=0):
+    return Grid(product("linear", {}, {"mlp": (0.0, 0.5), "rest": (0.5, 1.0)}))
+
+
+def adaptive(_folder, seed=0):
+    return Adaptive("linear", {}, 0.0, 1.5, budget=9, tolerance=0.01, fallback=(0.25, 0.5, 0.75))
+
+
+def study(folder, seed=0, trials=9, sampler="tpe", groups=()):
+    folder.mkdir(exist_ok=True)
+    storage = open_storage(None, folder / "study.journal", workers=1)
+    objectives = ("accuracy", "sce")
+    opened = open_study(storage, "the study", "the run", directions(objectives))
+    return StudySearch(Space(("linear",), {}, {}, 0.0, 1.5, groups), objectives, opened, trials, seed, sampler)
+
+
+def study_of_groups(folder, seed=0):
+    return study(folder, seed, groups=("mlp", "rest"))
+
+
+MAKERS = [grid, grid_of_groups, adaptive, study, study_of_groups]
 
 
 def answer(point):
-    """A smooth invented outcome: accuracy peaks between the parents, the error grows with lambda."""
-    return Outcome(0.6 - (point.lam - 0.6) ** 2 / 5, 0.02 + 0.1 * point.lam**2)
+    """Invented answers whose scores are curved in lambda, and what they come to."""
+    lam = np.mean([lam for _, lam in point.groups]) if point.groups else point.lam
+    logits = START + lam * STEP + 0.3 * lam**2 * STEP[::-1]
+    ids = tuple(map(str, range(N)))
+    scores = ChoiceScores(ids, ANSWERS, logits, np.ones((N, C), dtype=bool))
+    p = scores.predictions
+    spread = 0.001 * len({lam for _, lam in point.groups})
+    return Outcome({"accuracy": float(p.hit.mean()) + spread, "sce": 0.02 + 0.1 * lam**2}, {"quiz": scores})
 
 
-def drive(strategy, most=100):
-    """Measure what is proposed, at most `most` points."""
+def drive(strategy, most=100, lost=()):
+    """Measure what is proposed, at most `most` points; those that are `lost` cannot be measured."""
     proposed = []
-    while len(proposed) < most and (point := strategy.propose()) is not None:
+    while len(proposed) < most and not strategy.done:
+        point = strategy.propose()
+        assert point is not None, "it is not done, and nobody else is busy"
         proposed.append(point)
-        strategy.hear(point, answer(point))
+        strategy.hear(point, None if point in lost else answer(point))
     return proposed
 
 
-@pytest.mark.parametrize("make", [grid, study])
+@pytest.mark.parametrize("make", MAKERS)
 class TestContract:
     def test_both_parents_come_first(self, make, tmp_path):
-        assert [p.lam for p in drive(make(tmp_path), 2)] == [0.0, 1.0]
+        assert tuple(drive(make(tmp_path), 2)) == PARENTS
 
-    def test_it_proposes_as_many_points_as_it_says(self, make, tmp_path):
+    def test_it_proposes_no_more_points_than_it_says_and_none_twice(self, make, tmp_path):
         strategy = make(tmp_path)
-        assert len(drive(strategy)) == strategy.total
+        total = strategy.total
+        proposed = drive(strategy)
+        assert len(set(proposed)) == len(proposed) <= total == strategy.total
         assert strategy.propose() is None
 
     def test_it_proposes_the_same_until_it_hears(self, make, tmp_path):
         strategy = make(tmp_path)
         drive(strategy, 3)
-        assert strategy.propose() == strategy.propose()
+        assert strategy.propose() == strategy.propose() is not None
+
+    def test_with_the_same_seed_it_proposes_the_same(self, make, tmp_path):
+        assert drive(make(tmp_path / "a")) == drive(make(tmp_path / "b"))
 
     def test_a_point_that_could_not_be_measured_is_passed_over(self, make, tmp_path):
-        strategy = make(tmp_path)
-        drive(strategy, 2)
-        lost = strategy.propose()
-        strategy.hear(lost, None)
-        rest = drive(strategy)
-        assert len(rest) == strategy.total - 3
-        assert lost not in rest
+        whole = drive(make(tmp_path / "whole"))
+        lost = whole[3]
+        proposed = drive(make(tmp_path / "lost"), lost={lost})
+        assert proposed.count(lost) == 1
+        assert len(proposed) > 4
 
     @pytest.mark.parametrize("cut", [0, 1, 2, 3, 5])
-    def test_cut_off_after_any_point_it_proposes_the_same(self, make, tmp_path, cut):
-        (tmp_path / "whole").mkdir()
-        (tmp_path / "cut").mkdir()
+    def test_cut_off_after_any_point_it_goes_on_as_if_it_had_not_been(self, make, tmp_path, cut):
         whole = drive(make(tmp_path / "whole"))
-        before = drive(make(tmp_path / "cut"), cut)
-        after = drive(make(tmp_path / "cut"))
-        assert list(dict.fromkeys([*before, *after])) == list(dict.fromkeys(whole))
+        before = make(tmp_path / "cut")
+        heard = drive(before, cut)
+        before.propose()  # and cut off while the next one is measured
+        after = make(tmp_path / "cut")
+        rest = drive(after)
+        assert list(dict.fromkeys([*heard, *rest])) == whole
+        assert set(after.known) == set(whole)
+
+    def test_several_workers_that_are_busy_at_once_never_get_the_same_point(self, make, tmp_path):
+        strategy, busy, measured = make(tmp_path), [], []
+        while not strategy.done:
+            while len(busy) < 3 and (point := strategy.propose(busy)) is not None:
+                assert point not in busy
+                assert point not in measured
+                busy.append(point)
+            assert busy, "it waits for nobody"
+            measured.append(busy.pop(0))
+            strategy.hear(measured[-1], answer(measured[-1]))
+        assert strategy.propose() is None
+
+    def test_it_knows_what_it_heard(self, make, tmp_path):
+        strategy = make(tmp_path)
+        assert set(strategy.known) == set()
+        assert set(strategy.known) == set(drive(strategy, 3)) or len(strategy.known) == 3
+
+    def test_it_tells_what_it_is(self, make, tmp_path):
+        strategy = make(tmp_path)
+        drive(strategy)
+        assert strategy.record()["strategy"] in ("grid", "adaptive", "optuna")
 
 
-def test_a_grid_is_ascending_without_repeats():
+@pytest.mark.parametrize("make", [grid, grid_of_groups, adaptive])
+def test_several_workers_measure_what_one_would_have(make, tmp_path):
+    alone = set(drive(make(tmp_path)))
+    strategy, busy = make(tmp_path), []
+    while not strategy.done:
+        while len(busy) < 3 and (point := strategy.propose(busy)) is not None:
+            busy.append(point)
+        point = busy.pop()  # the one that began last is ready first
+        strategy.hear(point, answer(point))
+    assert set(strategy.known) == alone
+
+
+def test_a_grid_is_ascending_without_repeats(tmp_path):
     points = drive(Grid(line("linear", {}, [1.2, 0.3, 0.3, 1.0])))
     assert points == [MergePoint("linear", lam) for lam in (0.0, 1.0, 0.3, 1.2)]
 
 
 def test_another_seed_proposes_other_points(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    assert drive(study(tmp_path / "a", seed=0))[2:] != drive(study(tmp_path / "b", seed=1))[2:]
-
-
-def test_lambdas_of_a_study_stay_in_the_interval_with_four_decimals(tmp_path):
-    for point in drive(study(tmp_path)):
-        assert 0 <= point.lam <= 1.5
-        assert round(point.lam, 4) == point.lam
-
-
-def test_a_study_is_an_ordinary_optuna_study_with_a_front(tmp_path):
-    drive(study(tmp_path))
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.journal"))
-    )
-    [name] = optuna.study.get_all_study_names(storage)
-    loaded = optuna.load_study(study_name=name, storage=storage)
-    assert [d.name for d in loaded.directions] == ["MAXIMIZE", "MINIMIZE"]
-    assert len(loaded.trials) == 16
-    assert all(trial.state == optuna.trial.TrialState.COMPLETE for trial in loaded.trials)
-    assert loaded.best_trials
+    assert drive(study(tmp_path / "a", seed=0)) != drive(study(tmp_path / "b", seed=1))
 
 
 def test_more_trials_go_on_from_those_that_are_there(tmp_path):
-    few = drive(study(tmp_path, trials=5))
-    more = drive(study(tmp_path, trials=8))
-    assert (len(few), len(more)) == (7, 3)
-
-
-def searching(pair_folders, questions, out, trials=4):
-    return plan(pair_folders, questions, out, lambdas="0:1.5:0.5", search="optuna", trials=trials)
-
-
-def test_a_sweep_by_optuna_measures_both_parents_and_the_trials(pair_folders, questions, tmp_path):
-    sweep(searching(pair_folders, questions, tmp_path / "out"))
-    points = sorted(json.loads(p.read_text())["lambda"] for p in (tmp_path / "out" / "points").glob("*.json"))
-    assert {0.0, 1.0} < set(points)
-    assert len(points) == 6
-    assert (tmp_path / "out" / "study.journal").exists()
-
-
-def test_a_sweep_by_optuna_in_two_parts_ends_with_the_same_bytes(pair_folders, questions, tmp_path, monkeypatch):
-    sweep(searching(pair_folders, questions, tmp_path / "whole"))
-    with monkeypatch.context() as patch:
-        # Cut off between the record of the fourth point and the study's hearing of it.
-        heard = []
-
-        def dying(self, *arguments):
-            heard.append(arguments)
-            if len(heard) == 4:
-                raise KeyboardInterrupt
-            original(self, *arguments)
-
-        original = OptunaSearch.hear
-        patch.setattr(OptunaSearch, "hear", dying)
-        with pytest.raises(KeyboardInterrupt):
-            sweep(searching(pair_folders, questions, tmp_path / "cut"))
-    sweep(searching(pair_folders, questions, tmp_path / "cut"))
-    assert files(tmp_path / "cut") == files(tmp_path / "whole")
-
-
-def test_another_task_gets_a_study_of_its_own(pair_folders, questions, tmp_path):
-    out = tmp_path / "out"
-    sweep(searching(pair_folders, questions, out))
-    other = write_questions(tmp_path / "other.jsonl", 6, seed=3)
-    sweep(searching(pair_folders, other, out))
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(out / "study.journal")))
-    assert len(optuna.study.get_all_study_names(storage)) == 2
+    few = drive(study(tmp_path, trials=6))
+    more = drive(study(tmp_path, trials=9))
+    assert (len(few), len(more)) == (8, 3)

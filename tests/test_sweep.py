@@ -31,8 +31,9 @@ from merge_calib.run_directory import RunDirectory
 from merge_calib.scores import load_scores
 from merge_calib.scoring.model import LanguageModel
 from merge_calib.selection import Rule
-from merge_calib.sweep import PointLeftOutWarning, sweep
+from merge_calib.sweep import sweep
 from merge_calib.tasks import load_task
+from merge_calib.working import PointLeftOutWarning
 
 ALL = "choice,continuation-sum,continuation-min"
 

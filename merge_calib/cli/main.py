@@ -14,6 +14,7 @@ from merge_calib.cli.merge import merge
 from merge_calib.cli.report import report
 from merge_calib.cli.sweep import sweep
 from merge_calib.cli.tasks import tasks
+from merge_calib.cli.worker import worker
 from merge_calib.errors import MergeCalibError
 
 
@@ -23,7 +24,7 @@ def main() -> None:
     """Recover the calibration that alignment took from a language model, by merging it with its base."""
 
 
-for command in (sweep, demo, evaluate, merge, letters, check, report, degradation, tasks):
+for command in (sweep, demo, evaluate, merge, letters, check, report, degradation, tasks, worker):
     main.add_command(command)
 
 

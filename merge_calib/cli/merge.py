@@ -53,6 +53,10 @@ def merge(
     _require_room(out, export_mergekit)
     shard_bytes = parse_shard_size(shard_size)
     chosen = method_options(options)
+    for name, (low, high) in chosen["ranges"].items():
+        raise InputError(
+            f"--{name.replace('_', '-')} {low:g}:{high:g} is a range, for sweep --search optuna; give one number"
+        )
     one, groups = parse_lambda(lam)
     point = MergePoint(chosen["method"], one, tuple(chosen["options"].items()), groups)
     named = parents_of(options)

@@ -24,6 +24,26 @@ ANALYSIS = (*("select_fraction", "select_by", "accuracy_margin", "select_weight"
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
+class NumberOrRange(click.ParamType):  # type: ignore[type-arg]
+    """A number, or LOW:HIGH as a pair of numbers."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            numbers = [float(part) for part in value.split(":")]
+        except ValueError:
+            numbers = []
+        if len(numbers) not in (1, 2):
+            self.fail(f"{value!r} is neither a number nor LOW:HIGH", param, ctx)
+        return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+NUMBER = NumberOrRange()
+
+
 def parents(command: F) -> F:
     """The two parents; `parents_of` takes them."""
     options = [
@@ -69,18 +89,21 @@ def merging(command: F) -> F:
             default="linear",
             show_default=True,
             metavar="NAME",
-            help="linear, slerp, task_arithmetic, ties, dare_linear, dare_ties, della_linear, breadcrumbs, lines.",
+            help="linear, slerp, task_arithmetic, ties, dare_linear, dare_ties, della_linear, breadcrumbs, lines; for "
+            "optuna several by comma, and options as LOW:HIGH.",
         ),
         click.option(
             "--density",
-            type=float,
+            type=NUMBER,
             help="Share of delta that is kept.  [default: ties .2, dare, della .5, breadcrumbs .9]",
         ),
-        click.option("--epsilon", type=float, help="By how much della's share varies with rank.  [default: .1]"),
-        click.option("--gamma", type=float, help="Share of the largest changes that breadcrumbs drop.  [default: .01]"),
-        click.option("--alpha", type=float, help="Scale of the first layer's delta in lines.  [default: .5]"),
-        click.option("--beta", type=float, help="How much more lines scale the last layer's delta.  [default: .5]"),
-        click.option("--drop-seed", type=int, help="Seed of what dare and della drop.  [default: 0]"),
+        click.option("--epsilon", type=NUMBER, help="By how much della's share varies with rank.  [default: .1]"),
+        click.option(
+            "--gamma", type=NUMBER, help="Share of the largest changes that breadcrumbs drop.  [default: .01]"
+        ),
+        click.option("--alpha", type=NUMBER, help="Scale of the first layer's delta in lines.  [default: .5]"),
+        click.option("--beta", type=NUMBER, help="How much more lines scale the last layer's delta.  [default: .5]"),
+        click.option("--drop-seed", type=NUMBER, help="Seed of what dare and della drop.  [default: 0]"),
         click.option(
             "--out-dtype",
             metavar="DTYPE",
@@ -194,16 +217,6 @@ def sweeping(command: F) -> F:
             "mlp, norms, embeddings, final_norm, head, a name pattern with *, rest.",
         ),
         click.option(
-            "--search",
-            default="grid",
-            show_default=True,
-            type=click.Choice(["grid", "optuna"]),
-            help="Measure the grid, or let a two-objective Optuna study choose lambdas in its range.",
-        ),
-        click.option(
-            "--trials", default=30, show_default=True, help="Points that --search optuna proposes, besides the parents."
-        ),
-        click.option(
             "--prompts",
             type=click.Path(path_type=Path, dir_okay=False),
             metavar="FILE",
@@ -222,7 +235,68 @@ def sweeping(command: F) -> F:
         is_flag=True,
         help="Choose and tune by the questions of each benchmark's own validation split, asked besides the test.",
     )
-    return _apply([*options, validation], analysing(command))
+    return _apply([*options, validation], searching(analysing(command)))
+
+
+def searching(command: F) -> F:
+    """How points are found, and by how many processes."""
+    options = [
+        click.option(
+            "--search",
+            default="grid",
+            show_default=True,
+            type=click.Choice(["grid", "adaptive", "optuna"]),
+            help="Measure the grid; or measure few points and predict what lies between (adaptive); or let an Optuna "
+            "study choose in the grid's range.",
+        ),
+        click.option(
+            "--tolerance",
+            default=0.005,
+            show_default=True,
+            help="Error of accuracy and SCE that adaptive allows its interpolation.",
+        ),
+        click.option(
+            "--budget",
+            default=9,
+            show_default=True,
+            metavar="N",
+            help="Points from which adaptive interpolates at most; then it falls back on the grid.",
+        ),
+        click.option(
+            "--trials", default=30, show_default=True, help="Points that optuna proposes, besides the parents."
+        ),
+        click.option(
+            "--sampler", default="gp", show_default=True, metavar="NAME", help="gp, tpe, nsga2, nsga3 or random."
+        ),
+        click.option(
+            "--objectives",
+            default="accuracy,sce",
+            show_default=True,
+            metavar="LIST",
+            help="Two or more measures that optuna weighs against each other.",
+        ),
+        click.option("--min-accuracy", type=float, metavar="SHARE", help="Accuracy that optuna's points should have."),
+        click.option(
+            "--early-stopping",
+            type=float,
+            metavar="CONFIDENCE",
+            help="Stop asking a point of optuna when another is surely better, at this confidence (say .95).",
+        ),
+        click.option(
+            "--storage",
+            metavar="PATH|URL",
+            help="Where optuna's study is: a journal file, sqlite:///FILE (one worker), or a postgresql:// or mysql:// "
+            "URL.  [default: study.journal in the run directory]",
+        ),
+        click.option(
+            "--workers",
+            default=1,
+            show_default=True,
+            metavar="N",
+            help="Processes that measure, one to a GPU; others join by merge-calib worker.",
+        ),
+    ]
+    return _apply(options, command)
 
 
 def analysing(command: F) -> F:
@@ -282,19 +356,21 @@ def parents_of(options: dict[str, Any]) -> Parents:
 
 
 def method_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the values of `merging` out of `options`: method, its options, out_dtype.
+    """Take the values of `merging` out of `options`: method, its options, those given as ranges, out_dtype.
 
     Raises InputError naming the flag that is wrong.
     """
-    from merge_calib.merging.methods import make_method, option_names
+    from merge_calib.merging.methods import option_names
     from merge_calib.plan import parse_dtype
 
     method, out_dtype = options.pop("method"), options.pop("out_dtype")
     given = {name: options.pop(name) for name in option_names()}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    make_method(method, chosen)
-    dtype = parse_dtype("--out-dtype", out_dtype) if out_dtype else None
-    return {"method": method, "options": chosen, "out_dtype": dtype}
+    return {
+        "method": method,
+        "options": {name: value for name, value in given.items() if isinstance(value, float | int)},
+        "ranges": {name: value for name, value in given.items() if isinstance(value, tuple)},
+        "out_dtype": parse_dtype("--out-dtype", out_dtype) if out_dtype else None,
+    }
 
 
 def analysis_options(options: dict[str, Any], held: Mapping[str, Any] | None = None) -> Analysis:
@@ -341,6 +417,7 @@ def make_plan(parents: Parents, out: Path | None, options: dict[str, Any]) -> Sw
         parents=parents,
         out=out,
         lambdas=parse_lambdas(lambdas) if not by_group else (),
+        objectives=split_list("--objectives", options.pop("objectives")),
         group_lambdas=by_group,
         analysis=analysis,
         **asking_options(options),

@@ -46,8 +46,8 @@ def execute(plan: SweepPlan) -> None:
     """Run `plan`, write the report and say in a few lines what was found."""
     from merge_calib.report import write_report
     from merge_calib.report.summary import summary
-    from merge_calib.sweep import PointLeftOutWarning
     from merge_calib.sweep import sweep as run_sweep
+    from merge_calib.working import PointLeftOutWarning
 
     with watching() as watch, warnings.catch_warnings(record=True, category=PointLeftOutWarning) as left_out:
         warnings.simplefilter("always", PointLeftOutWarning)

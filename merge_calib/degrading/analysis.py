@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import norm
 
 from merge_calib.analysis import Analysis
+from merge_calib.answers import MEAN
 from merge_calib.degradation.amplification import Collapse, Line, collapse, kendalls_tau, slope
 from merge_calib.degradation.change import Change, ChangeEstimate, estimated, rates, unbiased
 from merge_calib.degradation.ranks import Concordance, Rank, estimated_ranks, kendalls_w
@@ -21,7 +22,7 @@ from merge_calib.errors import InputError
 from merge_calib.inference.estimate import Estimate
 from merge_calib.inference.joint import DEBIASED, MEANS, Joint
 from merge_calib.progress import Watch, unwatched
-from merge_calib.results import MEAN, Results
+from merge_calib.results import Results
 from merge_calib.scores import Floats
 
 MEASURES = ("accuracy", "ece", "sce", "sce_agreement", "ece2", "sce2", "nll", "brier", "mean_confidence")

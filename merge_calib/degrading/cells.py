@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from merge_calib.analysis import Analysis
-from merge_calib.answers import Answers, answers_of
+from merge_calib.answers import MEAN, Answers, answers_of
 from merge_calib.calibration.noise_floor import Floor, mean_floor, noise_floor
 from merge_calib.degrading.pairs import Pair
 from merge_calib.errors import InputError
@@ -14,7 +14,7 @@ from merge_calib.inference.joint import Joint, average, joint_of
 from merge_calib.inference.resampling import seed_of
 from merge_calib.inference.splits import divide
 from merge_calib.progress import Watch
-from merge_calib.results import MEAN, REDRAWS, Results
+from merge_calib.results import REDRAWS, Results
 from merge_calib.run_directory import RunDirectory
 from merge_calib.scores import Booleans
 

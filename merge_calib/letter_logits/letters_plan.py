@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from merge_calib.analysis import Analysis
+from merge_calib.answers import MEAN
 from merge_calib.errors import InputError
 from merge_calib.questions import LETTERS
-from merge_calib.results import MEAN
 from merge_calib.tasks.mmlu import subjects_of
 from merge_calib.tasks.own import SAFE_NAME
 

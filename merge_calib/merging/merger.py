@@ -103,6 +103,10 @@ class Merger:
             return False
         return not rows or torch.equal(self.pair.read(side, one, 0, rows), self.pair.read(side, other, 0, rows))
 
+    def release_parents(self) -> None:
+        """Give back what `keep_parents_on` took."""
+        self._resident.clear()
+
     def keep_parents_on(self, device: torch.device, share: float = 0.4) -> bool:
         """Hold as much of both parents on a GPU as fits into `share` of its free memory; says whether that is all.
 

@@ -1,12 +1,13 @@
 """What alignment did to the means over tasks."""
 
+from merge_calib.answers import MEAN
 from merge_calib.inference.estimate import Estimate
 from merge_calib.report.cells import difference_text, row_text
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.measures import ACCURACY, BRIER, ECE, NLL, SCE, SCE2, Measure, applying
 from merge_calib.report.tables import change, change_text, over_text
 from merge_calib.report.text import code, markdown_table
-from merge_calib.results import MEAN, WITH_INTERVALS, Results
+from merge_calib.results import WITH_INTERVALS, Results
 
 SHOWN = (ACCURACY, SCE, ECE, NLL, BRIER, SCE2)
 

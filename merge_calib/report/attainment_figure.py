@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from merge_calib.answers import MEAN
 from merge_calib.files import csv_text
 from merge_calib.findings import Certainty, findings_of
 from merge_calib.inference.joint import Joint
@@ -16,7 +17,7 @@ from merge_calib.report.certainty_section import certainty_of
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.place import point_cells, point_columns
 from merge_calib.report.style import BLUE, GREY, INK, SINGLE, Drawing, new_figure, plain_axes
-from merge_calib.results import MEAN, Results
+from merge_calib.results import Results
 
 _MARKS = {"base": ("s", 30), "aligned": ("D", 28), "selected": ("*", 90), "aligned, selected": ("D", 28)}
 _BAND, _MEDIAN = f"{BLUE}33", BLUE

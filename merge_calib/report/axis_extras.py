@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from merge_calib.answers import MEAN
 from merge_calib.inference.estimate import Estimate
 from merge_calib.report.axis import Axis, place_on
 from merge_calib.report.axis_lines import families_on_axis
@@ -16,7 +17,7 @@ from merge_calib.report.families import Family
 from merge_calib.report.headline import headline_of
 from merge_calib.report.measures import Measure
 from merge_calib.report.style import GREY, INK, PURPLE
-from merge_calib.results import MEAN, WITH_FLOORS, Result, Results
+from merge_calib.results import WITH_FLOORS, Result, Results
 from merge_calib.rivals import MIXED, MIXED_LOG, tempered
 
 _BANDED = ("accuracy", "nll", "brier", "sce2")

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from merge_calib.answers import MEAN
 from merge_calib.files import csv_text
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.axis import Axis, place_on
@@ -27,7 +28,7 @@ from merge_calib.report.retained_cells import COLUMNS as RETAINED
 from merge_calib.report.retained_cells import has_retained, retained_of, retained_values
 from merge_calib.report.retained_panel import draw_retained
 from merge_calib.report.style import GREY, INK, WIDE, Drawing, new_figure, plain_axes, wrapped_text
-from merge_calib.results import MEAN, Results
+from merge_calib.results import Results
 from merge_calib.scoring.questionnaire import NEXT_TOKEN
 
 _OF_OPTIONS = (ACCURACY, SCE, ECE, NLL, BRIER, SCE2)

@@ -6,11 +6,12 @@ from typing import Any
 
 from matplotlib.lines import Line2D
 
+from merge_calib.answers import MEAN
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.families import LINEAR, Family, families_of
 from merge_calib.report.style import COLOURS, GREY, INK, MARKERS, PLAIN_MARKERS, label_text, wrapped_text
 from merge_calib.report.text import count_text
-from merge_calib.results import MEAN, Result, Results
+from merge_calib.results import Result, Results
 
 MOST_COLOURED = 12  # more tasks than this are drawn alike: nobody could tell them apart
 LONGEST_LINE = 38  # letters of a label, so that a legend has two columns

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from merge_calib.answers import MEAN
 from merge_calib.files import csv_text
 from merge_calib.findings import Findings
 from merge_calib.frontier_record import FAMILY
@@ -12,7 +13,6 @@ from merge_calib.report.measures import ACCURACY, BY_COLUMN
 from merge_calib.report.place import point_markdown
 from merge_calib.report.questions_text import too_few
 from merge_calib.report.text import MISSING, code, count_text, markdown_table
-from merge_calib.results import MEAN
 from merge_calib.rivals import SELECTED
 
 # What a claim is about, in words that say nothing of how it went.

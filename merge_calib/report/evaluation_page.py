@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
+from merge_calib.answers import MEAN
 from merge_calib.points import AxisPoint
 from merge_calib.report.asked import asked_line
 from merge_calib.report.captions import figures_section
@@ -24,7 +25,7 @@ from merge_calib.report.page import asked_tasks
 from merge_calib.report.recorded import recorded
 from merge_calib.report.tables import about_measures, over_text
 from merge_calib.report.text import MISSING, code, count_text, markdown_table, number_text
-from merge_calib.results import MEAN, Result, Results
+from merge_calib.results import Result, Results
 
 MOST_TABLES = 12  # more tasks than this have their tables in tables/ only
 _COLUMNS = (ACCURACY, ECE, SCE, NLL, MEAN_CONFIDENCE, LETTER_MASS, LETTER_BIAS)

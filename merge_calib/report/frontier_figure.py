@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from merge_calib.answers import MEAN
 from merge_calib.files import csv_text
 from merge_calib.frontier import Candidate, non_dominated
 from merge_calib.inference.estimate import Estimate
@@ -33,7 +34,7 @@ from merge_calib.report.style import (
     plain_axes,
     wrapped_text,
 )
-from merge_calib.results import MEAN, Results
+from merge_calib.results import Results
 from merge_calib.rivals import DACA, MIXED, MIXED_LOG, SHARED_T, tempered
 
 _MARKS = {"base": ("s", 38), "aligned": ("D", 34), "selected": ("*", 110), "aligned, selected": ("D", 34)}

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from merge_calib.answers import MEAN
 from merge_calib.calibration.noise_floor import Floor, mean_floor
 from merge_calib.findings import Findings, findings_of
 from merge_calib.inference.estimate import Estimate
@@ -11,7 +12,7 @@ from merge_calib.inference.joint import Joint
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.place import point_markdown
-from merge_calib.results import MEAN, WITH_FLOORS, Result, Results
+from merge_calib.results import WITH_FLOORS, Result, Results
 from merge_calib.rivals import DACA, MIXED, MIXED_LOG, SELECTED, SHARED_T, Cost, Rivals, tempered
 
 ESTIMATED = ("accuracy", "nll", "brier", "sce2", "ece2")

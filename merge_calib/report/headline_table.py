@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from merge_calib.answers import MEAN
 from merge_calib.files import csv_text
 from merge_calib.inference.estimate import Estimate
 from merge_calib.inference.splits import FEWEST
@@ -18,7 +19,7 @@ from merge_calib.report.retained_cells import (
     retained_values,
 )
 from merge_calib.report.text import code, markdown_table
-from merge_calib.results import MEAN, WITH_FLOORS, Results
+from merge_calib.results import WITH_FLOORS, Results
 from merge_calib.rivals import tempered
 
 _COLUMNS = ("accuracy", "sce", "ece", "nll", "brier", "sce2")

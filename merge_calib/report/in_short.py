@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from merge_calib.answers import MEAN
 from merge_calib.findings import Findings, findings_of
 from merge_calib.report.alignment_section import alignment_change
 from merge_calib.report.cells import about_intervals, difference_text, floored_text, p_text
@@ -15,7 +16,7 @@ from merge_calib.report.questions_text import split_text, too_few
 from merge_calib.report.recovery_section import recovery_text
 from merge_calib.report.selected_section import checkpoint_text
 from merge_calib.report.text import code
-from merge_calib.results import MEAN, Result, Results
+from merge_calib.results import Result, Results
 
 
 def in_short(results: Results, landmarks: Landmarks) -> str:

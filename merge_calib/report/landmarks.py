@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from merge_calib.answers import MEAN
 from merge_calib.calibration.measurement import Measurement
 from merge_calib.merging.point import MergePoint
 from merge_calib.points import Point
-from merge_calib.results import MEAN, Results
+from merge_calib.results import Results
 
 
 @dataclass(frozen=True)

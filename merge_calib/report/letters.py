@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from merge_calib.answers import MEAN
 from merge_calib.files import csv_text
 from merge_calib.questions import LETTERS
 from merge_calib.report.landmarks import Landmarks
@@ -12,7 +13,7 @@ from merge_calib.report.place import point_cells, point_columns
 from merge_calib.report.pooling import judged
 from merge_calib.report.shown import Shown, named_points
 from merge_calib.report.text import code, markdown_table, percent
-from merge_calib.results import MEAN, Results
+from merge_calib.results import Results
 from merge_calib.scores import Integers, Predictions
 
 FORMAT_IS_NOT_UNCERTAINTY = (

@@ -1,5 +1,6 @@
 """The measures of every model of an evaluation, along its axis."""
 
+from merge_calib.answers import MEAN
 from merge_calib.files import csv_text
 from merge_calib.points import AxisPoint, Point
 from merge_calib.report.cells import FLOORS, INTERVALS, about_intervals, floor_values, interval_values, row_text
@@ -21,7 +22,7 @@ from merge_calib.report.measures import (
 )
 from merge_calib.report.place import place_text, point_cells, point_columns
 from merge_calib.report.text import code, markdown_table
-from merge_calib.results import MEAN, Results
+from merge_calib.results import Results
 
 COLUMNS = (ACCURACY, ECE, SCE, SCE_AGREEMENT, NLL, BRIER, SCE2, ECE2, MEAN_CONFIDENCE, AUROC, LETTER_MASS, LETTER_BIAS)
 

@@ -1,5 +1,6 @@
 """The measures beyond accuracy, ECE, SCE, NLL and Brier, of every point or model."""
 
+from merge_calib.answers import MEAN
 from merge_calib.files import csv_text
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.measures import (
@@ -21,7 +22,7 @@ from merge_calib.report.model_tables import model_name
 from merge_calib.report.place import place_text, point_cells, point_columns
 from merge_calib.report.points_table import place_columns, place_texts
 from merge_calib.report.text import code, markdown_table
-from merge_calib.results import MEAN, Result, Results
+from merge_calib.results import Result, Results
 
 COLUMNS = (
     *(ADAPTIVE_ECE, SMOOTH_ECE, ECE2, SCE2, OVERCONFIDENCE, AURC),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from merge_calib.answers import MEAN
 from merge_calib.calibration.noise_floor import Floor
 from merge_calib.files import csv_text
 from merge_calib.findings import Certainty, findings_of
@@ -51,7 +52,7 @@ from merge_calib.report.retained_cells import (
     retained_values,
 )
 from merge_calib.report.text import MISSING, code, markdown_table, named_text
-from merge_calib.results import MEAN, Result, Results
+from merge_calib.results import Result, Results
 from merge_calib.rivals import tempered
 
 POINT_COLUMNS = (

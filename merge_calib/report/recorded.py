@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from merge_calib.answers import MEAN
 from merge_calib.findings import findings_of
 from merge_calib.inference.resampling import FEWEST_CLUSTERS
 from merge_calib.merging.point import MergePoint
@@ -15,7 +16,7 @@ from merge_calib.report.place import point_markdown
 from merge_calib.report.questions_text import too_few
 from merge_calib.report.tables import task_text
 from merge_calib.report.text import code, count_text, percent
-from merge_calib.results import MEAN, Results
+from merge_calib.results import Results
 
 _PATHS = {
     "varlen": "packed rows with `varlen` attention, each token read once",

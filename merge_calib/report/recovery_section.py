@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from merge_calib.answers import MEAN
 from merge_calib.files import csv_text
 from merge_calib.findings import Findings
 from merge_calib.inference.recovery import Recovery
@@ -9,7 +10,6 @@ from merge_calib.report.cells import difference_text
 from merge_calib.report.headline import Headline, headline_of
 from merge_calib.report.measures import BY_COLUMN
 from merge_calib.report.text import MISSING, code, markdown_table, percent
-from merge_calib.results import MEAN
 
 _SQUARED = (
     "Recovery of a measure C is (C aligned - C selected) / (C aligned - C base): 0 is the aligned model, 100 % the "

@@ -1,5 +1,6 @@
 """The selected point: by which rule, beside its parents, what it takes back and what it keeps."""
 
+from merge_calib.answers import MEAN
 from merge_calib.findings import findings_of
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.alignment_section import SHOWN, first_cells, first_headings
@@ -13,7 +14,7 @@ from merge_calib.report.place import point_markdown
 from merge_calib.report.recovery_section import recovery_section
 from merge_calib.report.retained_cells import retained_sentence
 from merge_calib.report.text import code, count_text, markdown_table
-from merge_calib.results import MEAN, WITH_FLOORS, Results
+from merge_calib.results import WITH_FLOORS, Results
 
 
 def selected_section(results: Results, landmarks: Landmarks) -> str:

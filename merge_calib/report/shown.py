@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from merge_calib.answers import MEAN
 from merge_calib.merging.point import MergePoint
 from merge_calib.points import Point
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.place import title_lines
-from merge_calib.results import MEAN, Results
+from merge_calib.results import Results
 
 MOST_PANELS = 12
 

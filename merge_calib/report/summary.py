@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from merge_calib.answers import MEAN
 from merge_calib.findings import Findings
 from merge_calib.inference.estimate import Estimate
 from merge_calib.inference.splits import FEWEST
@@ -22,7 +23,7 @@ from merge_calib.report.recorded import truncated_prompts
 from merge_calib.report.recovery_section import recovery_text
 from merge_calib.report.style import label_text
 from merge_calib.report.text import count_text, lambda_text, named_text
-from merge_calib.results import MEAN, Result, Results
+from merge_calib.results import Result, Results
 
 MOST_MODELS = 12
 _MOST_CLAIMS = 2  # in full, of one line

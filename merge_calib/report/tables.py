@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from merge_calib.answers import MEAN
 from merge_calib.calibration.noise_floor import Floor
 from merge_calib.degradation.change import Change
 from merge_calib.files import csv_text, write_text
@@ -27,7 +28,7 @@ from merge_calib.report.temperature_tables import (
     temperatures_markdown,
 )
 from merge_calib.report.text import code, count_text, markdown_table, rate_text
-from merge_calib.results import MEAN, Results
+from merge_calib.results import Results
 
 CHANGED = (ECE, SCE, SCE_AGREEMENT, ACCURACY, NLL, BRIER)
 UNSTABLE = (

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -69,7 +69,7 @@ class Questionnaire:
 
     encoder: Encoder
     _encoded: dict[tuple[str, Way], EncodedTask] = field(default_factory=dict)
-    _sheets: dict[tuple[str, tuple[Way, ...]], Sheet] = field(default_factory=dict)
+    _sheets: dict[tuple[str, tuple[Way, ...], tuple[int, ...] | None], Sheet] = field(default_factory=dict)
 
     def encoded(self, task: Task, way: Way) -> EncodedTask:
         """The rows of `task` for one way of asking, from the disk where they were kept."""
@@ -83,14 +83,18 @@ class Questionnaire:
             self._encoded[task.name, way] = kept
         return self._encoded[task.name, way]
 
-    def sheet(self, task: Task, confidences: Iterable[ConfidenceMethod]) -> Sheet:
-        """The rows that answer `task` by all of `confidences`."""
+    def sheet(
+        self, task: Task, confidences: Iterable[ConfidenceMethod], questions: tuple[int, ...] | None = None
+    ) -> Sheet:
+        """The rows that answer `task`, or its `questions` with these indices alone, by all of `confidences`."""
         ways = tuple(dict.fromkeys(way_of(confidence) for confidence in confidences))
-        if (task.name, ways) not in self._sheets:
+        key = task.name, ways, questions
+        if key not in self._sheets:
             # With worked examples each way has a long beginning of its own, which all of its questions share.
             unites = not self.encoder.dress.shots
-            self._sheets[task.name, ways] = _sheet({way: self.encoded(task, way).rows for way in ways}, unites)
-        return self._sheets[task.name, ways]
+            rows = {way: _of_questions(self.encoded(task, way).rows, questions) for way in ways}
+            self._sheets[key] = _sheet(rows, unites)
+        return self._sheets[key]
 
     def _key(self, task: Task, way: Way) -> str | None:
         """Hash of all that the rows depend on; None where the tokenizer cannot be hashed."""
@@ -111,6 +115,14 @@ def require_same_ids(aligned: Questionnaire, base: Questionnaire, task: Task, wa
                 f"the parents' tokenizers disagree: task {task.name}, question {task.ids[ours.question]!r} is "
                 f"{_short(theirs)} for the base and {_short(ours)} for the aligned model"
             )
+
+
+def _of_questions(rows: Sequence[Row], questions: tuple[int, ...] | None) -> Sequence[Row]:
+    """The rows of some questions, numbered as if there were no others."""
+    if questions is None:
+        return rows
+    place = {question: i for i, question in enumerate(questions)}
+    return [replace(row, question=place[row.question]) for row in rows if row.question in place]
 
 
 def _sheet(encoded: Mapping[Way, Sequence[Row]], unites: bool) -> Sheet:

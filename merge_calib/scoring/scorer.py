@@ -22,12 +22,17 @@ def score(
     confidences: Sequence[ConfidenceMethod],
     budget: Budget,
     progress: Advance = ignored,
+    questions: tuple[int, ...] | None = None,
 ) -> dict[ConfidenceMethod, Scores]:
     """Ask `model` the whole of `task`, in one go for all of `confidences`; `progress` hears the tokens of rows done.
 
+    questions: ascending indices of the only ones to be asked, of multiple choice
     Raises ScoringError naming a question whose score is not finite.
     """
-    sheet = questionnaire.sheet(task, confidences)
+    sheet = questionnaire.sheet(task, confidences, questions)
+    if questions is not None:
+        assert isinstance(task, TaskSet)
+        task = task.taking(questions)
     reading = _read(model, task.name, sheet, budget, progress)
     starts = reading_starts(sheet.rows)
     scores: dict[ConfidenceMethod, Scores] = {}

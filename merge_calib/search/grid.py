@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from merge_calib.errors import InputError
 from merge_calib.merging.point import MergePoint
@@ -13,27 +14,35 @@ MOST_POINTS = 1001
 
 
 class Grid:
-    """Both parents first, then the given points in their order."""
+    """Both parents first, then the given points in their order, all of which may be measured at once."""
+
+    asks_whole = True
 
     def __init__(self, points: Iterable[MergePoint]) -> None:
-        self._points = [*PARENTS, *sorted(set(points) - set(PARENTS))]
-        self._heard = 0
-
-    @property
-    def points(self) -> list[MergePoint]:
-        """All of them."""
-        return list(self._points)
+        self.points = (*PARENTS, *sorted(set(points) - set(PARENTS)))
+        self._heard: set[MergePoint] = set()
 
     @property
     def total(self) -> int:
-        return len(self._points)
+        return len(self.points)
 
-    def propose(self) -> MergePoint | None:
-        return self._points[self._heard] if self._heard < len(self._points) else None
+    @property
+    def done(self) -> bool:
+        return len(self._heard) == len(self.points)
+
+    @property
+    def known(self) -> Collection[MergePoint]:
+        return self._heard
+
+    def propose(self, busy: Collection[MergePoint] = ()) -> MergePoint | None:
+        return next((point for point in self.points if point not in self._heard and point not in busy), None)
 
     def hear(self, point: MergePoint, outcome: Outcome | None) -> None:  # noqa: ARG002 - a grid does not adapt
-        assert point == self._points[self._heard]
-        self._heard += 1
+        assert point in self.points
+        self._heard.add(point)
+
+    def record(self) -> dict[str, Any]:
+        return {"strategy": "grid", "points": len(self.points)}
 
 
 def line(method: str, options: Mapping[str, float], lambdas: Iterable[float]) -> list[MergePoint]:

@@ -1,0 +1,85 @@
+"""Workers on this host, each a process of its own: `merge-calib worker` on a GPU each, or on the CPU."""
+
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from merge_calib.plan import SweepPlan
+from merge_calib.progress import Watch
+from merge_calib.run_directory import RunDirectory
+
+STORAGE = "MERGE_CALIB_STORAGE"  # the environment is seen by fewer eyes than a command line: a URL has a password
+PAUSE = 0.2  # seconds between two looks at the workers
+PATIENCE = 20.0  # seconds that a worker which is told to stop may take
+
+
+class WorkerEndedWarning(UserWarning):
+    """A worker ended before nothing was left to do; what it was at is measured by others."""
+
+
+def work_together(run: RunDirectory, plan: SweepPlan, total: int, watch: Watch) -> None:
+    """Have `plan.workers` processes measure `run` and wait until all have ended; total: points, for the progress bar.
+
+    What each says is in workers/K.log of the run directory.
+    """
+    advance = watch("points", total)
+    done = 0
+    with _crew(run, plan) as crew:
+        while any(worker.poll() is None for worker in crew):
+            time.sleep(PAUSE)
+            recorded = min(len(run.points()), total)
+            advance(recorded - done)
+            done = recorded
+    for i, worker in enumerate(crew):
+        if worker.returncode:
+            log = _log(run, i)
+            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            reason = said[-1] if said else f"exit code {worker.returncode}"
+            warnings.warn(f"worker {i} ended early, see {log}: {reason}", WorkerEndedWarning, stacklevel=2)
+
+
+def devices_for(workers: int, device: torch.device) -> list[str]:
+    """A device for each worker: the GPUs in turn, unless one is named."""
+    if device.type != "cuda" or device.index is not None:
+        return [str(device)] * workers
+    return [f"cuda:{i % torch.cuda.device_count()}" for i in range(workers)]
+
+
+@contextmanager
+def _crew(run: RunDirectory, plan: SweepPlan) -> Iterator[Sequence["subprocess.Popen[bytes]"]]:
+    """The running workers; none outlives the block."""
+    (run.path / "workers").mkdir(exist_ok=True)
+    crew: list[subprocess.Popen[bytes]] = []
+    try:
+        for i, device in enumerate(devices_for(plan.workers, plan.device)):
+            command = [sys.executable, "-m", "merge_calib", "worker", str(run.path), "--device", device]
+            with _log(run, i).open("wb") as log:
+                crew.append(subprocess.Popen(command, stdout=log, stderr=log, env=_environment(plan)))
+        yield crew
+    finally:
+        for worker in crew:
+            worker.terminate()
+        for worker in crew:
+            try:
+                worker.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+
+
+def _environment(plan: SweepPlan) -> dict[str, str]:
+    """Each worker has its share of the cores."""
+    threads = max(1, torch.get_num_threads() // plan.workers)
+    storage = {} if plan.storage is None else {STORAGE: plan.storage}
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), **storage}
+
+
+def _log(run: RunDirectory, i: int) -> Path:
+    return run.path / "workers" / f"{i}.log"

@@ -1,0 +1,126 @@
+"""A worker of a search: takes the next point that nobody measures, measures it, and lets the search hear of it."""
+
+import time
+import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from merge_calib.experiment import Experiment
+from merge_calib.finalists import finalists
+from merge_calib.leases import LeaseLostError, Leases
+from merge_calib.merging.point import MergePoint
+from merge_calib.plan import SweepPlan
+from merge_calib.progress import Advance, Watch, ignored
+from merge_calib.run_directory import RunDirectory
+from merge_calib.search.strategy import Outcome, Strategy
+from merge_calib.stopping import Incumbents
+
+RESPONSES = "responses"  # what the lease is called under which the aligned model writes what points are compared on
+PAUSE = 0.2  # seconds between two looks at what others are doing
+
+
+class PointLeftOutWarning(UserWarning):
+    """A point could not be scored; its record says why, and the search went on."""
+
+
+@dataclass
+class Worker:
+    """One of the processes that measure a run; all go by the same strategy and share what the run directory holds."""
+
+    experiment: Experiment
+    run: RunDirectory
+    plan: SweepPlan
+    strategy: Strategy
+    leases: Leases
+    watch: Watch
+    _heard: dict[MergePoint, Outcome | None] = field(default_factory=dict)
+    _advance: Advance = ignored
+
+    def __post_init__(self) -> None:
+        self._incumbents = Incumbents(self.plan.objectives, self.plan.early_stopping or 0.5, self.plan.bins)
+
+    def work(self) -> None:
+        """Measure until nothing is left; what others are measuring is waited for."""
+        self._have_responses()
+        self._advance = self.watch("points", self.strategy.total)
+        while not self.strategy.done:
+            point = self.strategy.propose(_Named(self.leases.busy()))
+            if point is None:
+                time.sleep(PAUSE)
+            elif self._measured(point, whole=self.strategy.asks_whole):
+                self._hear(point)
+        for point in () if self.strategy.asks_whole else self._finalists():
+            while not self._measured(point, whole=True):
+                time.sleep(PAUSE)
+        self._retain_all()
+
+    def _finalists(self) -> tuple[MergePoint, ...]:
+        self._catch_up()
+        plan = self.plan
+        return finalists(self._heard, plan.objectives, plan.analysis.rule, plan.min_accuracy)
+
+    def _catch_up(self) -> None:
+        """Learn what the search heard from others, or before this process began."""
+        for point in self.strategy.known:
+            if point not in self._heard and not self.experiment.lacks(point, whole=False):
+                self._heard[point] = self.experiment.outcome(point)
+                self._incumbents.hear(point, self._heard[point])
+                self._advance(1)
+
+    def _hear(self, point: MergePoint) -> None:
+        self.strategy.hear(point, self.experiment.outcome(point))
+        self._catch_up()
+        reason = self.run.failure(point)
+        if reason:
+            warnings.warn(f"{reason}; the point is left out", PointLeftOutWarning, stacklevel=3)
+
+    def _measured(self, point: MergePoint, *, whole: bool) -> bool:
+        """Measure `point` unless it is; False where another worker is at it."""
+        if not self.experiment.lacks(point, whole=whole):
+            return True
+        with self.leases.take(point.name) as lease:
+            if lease is None:
+                return False
+            try:
+                if self.experiment.lacks(point, whole=whole):
+                    self._catch_up()
+                    self.experiment.measure(point, whole=whole, look=self._incumbents.look, confirm=lease.check)
+                if whole:
+                    self.experiment.retain(point)
+            except LeaseLostError:
+                return False
+        return True
+
+    def _have_responses(self) -> None:
+        """Let the aligned model write its responses, or wait until another worker has had them written."""
+        while self.experiment.lacks_responses:
+            with self.leases.take(RESPONSES) as lease:
+                if lease is not None:
+                    if self.experiment.lacks_responses:
+                        self.experiment.let_aligned_answer(self.strategy.total)
+                    return
+            time.sleep(PAUSE)
+
+    def _retain_all(self) -> None:
+        """Measure what earlier commands measured before anything was retained."""
+        for point in self.run.points():
+            if isinstance(point, MergePoint) and not self.experiment.lacks(point, whole=True):
+                with self.leases.take(point.name) as lease:
+                    if lease is not None:
+                        self.experiment.retain(point)
+
+
+@dataclass(frozen=True)
+class _Named(Collection[MergePoint]):
+    """The points that have one of some names."""
+
+    names: Collection[str]
+
+    def __contains__(self, point: object) -> bool:
+        return isinstance(point, MergePoint) and point.name in self.names
+
+    def __iter__(self) -> Iterator[MergePoint]:
+        raise NotImplementedError("names do not tell points")
+
+    def __len__(self) -> int:
+        return len(self.names)
