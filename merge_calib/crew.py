@@ -34,9 +34,9 @@ def work_together(run: RunDirectory, plan: SweepPlan, total: int, watch: Watch) 
     with _crew(run, plan) as crew:
         while any(worker.poll() is None for worker in crew):
             time.sleep(PAUSE)
-            recorded = min(len(run.points()), total)
-            advance(recorded - done)
-            done = recorded
+            if (recorded := min(len(run.points()), total)) > done:
+                advance(recorded - done)
+                done = recorded
     for i, worker in enumerate(crew):
         if worker.returncode:
             log = _log(run, i)

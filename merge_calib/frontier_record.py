@@ -53,6 +53,8 @@ def frontier_record(findings: Findings) -> dict[str, Any]:
         **_found(findings),
         "frontier": {confidence: _front(results, confidence) for confidence in results.choice_methods},
         "points": {confidence: _points(findings, confidence) for confidence in results.choice_methods},
+        "search": results.run.search,
+        "stopped": [{"point": name, **reason} for name, reason in results.stopped.items()],
         "incomplete": list(results.incomplete),
         "unmeasured": results.unmeasured,
         "failed": [{"point": name, "reason": reason} for name, reason in results.failed.items()],

@@ -33,6 +33,12 @@ class Prediction:
     sce: float
     nll: float
 
+    @property
+    def lam(self) -> float:
+        """Its one lambda."""
+        assert self.point.lam is not None
+        return self.point.lam
+
 
 def predictions_of(run: RunDirectory, answers: Mapping[tuple[str, str], Answers]) -> tuple[Prediction, ...]:
     """All predictions of a run, by point in ascending order; none where its last search did not settle."""

@@ -174,6 +174,13 @@ class Results:
         return {name: reason for name, reason in reasons.items() if reason is not None}
 
     @cached_property
+    def stopped(self) -> dict[str, dict[str, Any]]:
+        """Why a search stopped asking a point, by its name; of those that were asked everything later, nothing."""
+        whole = {point.name for point in self.points}
+        reasons = {point.name: self.run.stopped(point) for point in self.run.points() if point.name not in whole}
+        return {name: reason for name, reason in reasons.items() if reason is not None}
+
+    @cached_property
     def incomplete(self) -> tuple[str, ...]:
         """Points that lack a task by the first confidence method: neither on the frontier nor to be selected."""
         complete = {row.point for row in self.line(MEAN, self.confidences[0])}

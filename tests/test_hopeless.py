@@ -206,6 +206,13 @@ def test_answers_to_other_questions_are_our_fault():
         hopeless(one(family(8, 200)(1.0, 1.0)), {"i": one(family(9, 200)(1.0, 1.0))})
 
 
+def test_other_tasks_are_our_fault():
+    p = family(8, 200)(1.0, 1.0)
+    for ask in (lambda: compare(one(p), {"i": {"other": p}}, BOTH), lambda: estimate(one(p), {"other": p}, {})):
+        with pytest.raises(AssertionError, match="other tasks"):
+            ask()
+
+
 # --- verdicts
 
 
@@ -296,6 +303,12 @@ def test_the_bound_is_the_value_less_the_normal_quantile_of_an_equal_share():
     z = 1.959963984540054  # one side holds .05 / 2
     for behind, plain in zip(verdict.behind, compare(point, incumbents, BOTH)["i"], strict=True):
         assert behind == Behind(plain.measure, plain.value, plain.spread, pytest.approx(plain.value - z * plain.spread))
+
+
+def test_incumbents_are_chosen_from_no_fewer_points_than_they_are():
+    p = one(family(10, 125)(1.0, 1.0))
+    with pytest.raises(AssertionError):
+        hopeless(p, {"i": p, "j": p}, chosen_from=1)
 
 
 def test_without_incumbents_or_with_a_task_hardly_begun_nothing_is_stopped():

@@ -110,6 +110,15 @@ class TestContract:
         assert len(drive(search, answer=lambda point: None)) == 14
         assert search.done
 
+    def test_it_knows_what_it_heard_of(self):
+        search = Bench().search()
+        points = drive(search, 3)
+        search.hear(search.propose(), None)
+        running = search.propose()
+        assert list(search.known)[:3] == points
+        assert len(search.known) == 4
+        assert running not in search.known
+
     def test_a_point_that_was_not_proposed_is_our_own_fault(self):
         with pytest.raises(AssertionError, match="was not proposed"):
             Bench().search().hear(MergePoint("linear", 0.3), answer(MergePoint("linear", 0.3)))
@@ -228,8 +237,10 @@ class TestWorkers:
         point = one.propose()
         assert other.propose() == point
         one.hear(point, answer(point))
+        before = bench.path.read_bytes()
         other.hear(point, Outcome({"accuracy": 0.0, "sce": 1.0}))
         other.hear(point, None)
+        assert bench.path.read_bytes() == before
         [trial] = bench.study().trials
         assert trial.state == TrialState.COMPLETE
         assert trial.values == [answer(point).measures[name] for name in ("accuracy", "sce")]

@@ -161,7 +161,8 @@ def estimate(partial: Answered, incumbent: Answered, measures: Mapping[str, floa
     same questions, so what is easy about these cancels (a control variate). ece and sce are the point's own so
     far: on few questions they are too large, the more so where the point is well calibrated. The incumbent is, a
     hopeless point is not, so the difference of the two would flatter the point; what is told instead errs on the
-    safe side. Measures that are none of these are left out.
+    safe side. Points are stopped when luck is against them, so all of it is on average too bad where a point was nearly
+    as good as the incumbent. Measures that are none of these are left out.
     Source: Owen 2013, section 8.9 (control variates, with a coefficient of 1).
     """
     _require_same_questions(partial, incumbent)

@@ -1,6 +1,7 @@
 """Every measure along the way from base to aligned and beyond, or along the axis of an evaluation."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -10,6 +11,7 @@ from matplotlib.patches import Patch
 from merge_calib.answers import MEAN
 from merge_calib.files import csv_text
 from merge_calib.merging.point import MergePoint
+from merge_calib.predictions import PREDICTED, Prediction
 from merge_calib.report.axis import Axis, place_on
 from merge_calib.report.axis_extras import Extras
 from merge_calib.report.axis_lines import (
@@ -24,11 +26,12 @@ from merge_calib.report.axis_lines import (
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.measures import ACCURACY, BRIER, ECE, ECE2, MEAN_CONFIDENCE, NLL, SCE, SCE2, Measure
 from merge_calib.report.place import figure_text, point_cells, point_columns
+from merge_calib.report.predicted import draw_predicted_line, line_entry, predicted_of
 from merge_calib.report.retained_cells import COLUMNS as RETAINED
 from merge_calib.report.retained_cells import has_retained, retained_of, retained_values
 from merge_calib.report.retained_panel import draw_retained
 from merge_calib.report.style import GREY, INK, WIDE, Drawing, new_figure, plain_axes, wrapped_text
-from merge_calib.results import Results
+from merge_calib.results import MEASURED, Results
 from merge_calib.scoring.questionnaire import NEXT_TOKEN
 
 _OF_OPTIONS = (ACCURACY, SCE, ECE, NLL, BRIER, SCE2)
@@ -52,7 +55,13 @@ def draw_axis(results: Results, landmarks: Landmarks, confidence: str) -> Drawin
     panels = _panels(confidence, shows_retained=shows_retained)
     extras = Extras.of(results, confidence)
     across = 3 if confidence != NEXT_TOKEN else 2
-    entries = [*line_entries(results, confidence), *_landmark_entries(landmarks), *extras.entries]
+    predicted = predicted_of(results, confidence)
+    of_lines = line_entries(results, confidence)
+    if predicted:  # what lies between is said by the predictions
+        lines = [replace(line, look={**line.look, "linestyle": "none"}) for line in lines]
+        for entry in of_lines:
+            entry.set_linestyle("none")
+    entries = [*of_lines, *_landmark_entries(landmarks), *extras.entries, *([line_entry()] if predicted else [])]
     columns, title = _legend_columns(entries), line_title(results, confidence)
     width = WIDE / across - 0.4
     legend_height = 0.14 * (-(-sum(map(len, _label_lines(entries))) // columns) + bool(title))
@@ -63,13 +72,14 @@ def draw_axis(results: Results, landmarks: Landmarks, confidence: str) -> Drawin
         _landmark_lines(grid.flat[-1], landmarks)
     for axes, measure in zip(grid.flat, panels, strict=not shows_retained):
         extras.draw(axes, axis, measure)
+        draw_predicted_line(axes, predicted, measure)
         _panel(axes, lines, axis, measure, results.run.plan["bins"])
         _landmark_lines(axes, landmarks)
     for axes in grid[-1]:
         axis.dress(axes, width)
         axes.set_xlabel(axis.heading)
     figure.legend(handles=entries, title=title, loc="outside lower center", ncols=columns)
-    return Drawing(figure, _numbers(results, confidence, extras))
+    return Drawing(figure, _numbers(results, confidence, extras, predicted))
 
 
 def _panels(confidence: str, *, shows_retained: bool) -> Sequence[Measure]:
@@ -126,8 +136,11 @@ def _label_lines(entries: Sequence[Line2D | Patch]) -> list[list[str]]:
     return [str(entry.get_label()).split("\n") for entry in entries]
 
 
-def _numbers(results: Results, confidence: str, extras: Extras) -> str:
-    """A row for each point and task, then the rivals' levels; bands and noise floors are those of the mean."""
+def _numbers(results: Results, confidence: str, extras: Extras, predicted: Sequence[Prediction]) -> str:
+    """A row for each point and task, then the rivals' levels and what was predicted of the mean, by `source`.
+
+    Bands and noise floors are those of the mean.
+    """
     rows: list[list[object]] = []
     columns = point_columns(results)
     kept = RETAINED if has_retained(results) else ()
@@ -137,8 +150,12 @@ def _numbers(results: Results, confidence: str, extras: Extras) -> str:
                 place = (row.task, row.point.name, *point_cells(row.point))
                 values = [measure.of(row.measurement) for measure in NUMBERS]
                 more = retained_values(retained_of(results, row.point)) if kept and task == MEAN else [None] * len(kept)
-                rows.append([*place, *values, *extras.values(row), *more])
+                rows.append([*place, *values, *extras.values(row), *more, MEASURED])
     for name, levels in extras.levels.items():
         values = [levels.get(measure.column) for measure in NUMBERS]
-        rows.append([MEAN, name, *[None] * len(columns), *values, *[None] * (len(Extras.COLUMNS) + len(kept))])
-    return csv_text(("task", "point", *columns, *(m.column for m in NUMBERS), *Extras.COLUMNS, *kept), rows)
+        rows.append([MEAN, name, *[None] * len(columns), *values, *[None] * (len(Extras.COLUMNS) + len(kept)), "rival"])
+    for p in predicted:
+        values = [getattr(p, measure.column) if measure.column in PREDICTED else None for measure in NUMBERS]
+        none = [None] * (len(Extras.COLUMNS) + len(kept))
+        rows.append([MEAN, p.point.name, *point_cells(p.point), *values, *none, "predicted"])
+    return csv_text(("task", "point", *columns, *(m.column for m in NUMBERS), *Extras.COLUMNS, *kept, "source"), rows)

@@ -58,9 +58,13 @@ def _frontier_caption(results: Results) -> str:
         f"coloured by lambda; a good point lies up and left.{groups}{methods} The grey steps join the points that none "
         "dominates. Upright lines: 95 % intervals of accuracy; SCE has none that would cover, and in the grey strip, "
         "below its mean noise floor, nothing can be told from a calibrated model. Purple: temperature scaling and "
-        "mixtures of the parents, which merge no weights."
+        f"mixtures of the parents, which merge no weights.{_dots(results)}"
         f"{_judged(results)}"
     )
+
+
+def _dots(results: Results) -> str:
+    return " Small dots are predicted, not measured; no claim rests on them." if results.predicted else ""
 
 
 def _judged(results: Results) -> str:
@@ -83,6 +87,8 @@ def _lambda_caption(results: Results, landmarks: Landmarks, confidence: str) -> 
     is_by_groups = landmarks.selected is not None and landmarks.selected.lam is None
     selected = ", the dashed one the selected point" if landmarks.recovers and not is_by_groups else ""
     parts = [f"**Each measure against lambda.** Grey upright lines mark the parents{selected}."]
+    if results.predicted:
+        parts.append("Marks are measured; dotted lines are predicted, not measured.")
     families = families_on_axis(results, confidence)
     if confidence != NEXT_TOKEN and has_retained(results):
         parts.append(

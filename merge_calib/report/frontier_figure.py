@@ -17,10 +17,12 @@ from merge_calib.files import csv_text
 from merge_calib.frontier import Candidate, non_dominated
 from merge_calib.inference.estimate import Estimate
 from merge_calib.merging.point import MergePoint
+from merge_calib.predictions import Prediction
 from merge_calib.report.families import LINEAR, Family, families_of
 from merge_calib.report.headline import headline_of
 from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.place import figure_text, point_cells, point_columns
+from merge_calib.report.predicted import dot_entry, draw_predicted_dots, predicted_of
 from merge_calib.report.style import (
     GREY,
     INK,
@@ -93,8 +95,11 @@ def draw_frontier(results: Results, landmarks: Landmarks, confidence: str) -> Dr
     colours = ScalarMappable(Normalize(*_lambda_range(candidates)), lambda_colours())
     marks = _marks(results, landmarks, confidence, candidates, colours)
     rivals = _rivals(results, confidence)
+    predicted = predicted_of(results, confidence)
     floor = _floor(results, landmarks, confidence)
     entries: list[Line2D | Patch] = [*_legend(marks), *(_rival_entry(rival) for rival in rivals)]
+    if predicted:
+        entries.append(dot_entry())
     if floor is not None:
         entries.append(Patch(**_FLOOR, label="noise floor"))
     if kept.sum() > 1:
@@ -105,18 +110,20 @@ def draw_frontier(results: Results, landmarks: Landmarks, confidence: str) -> Dr
     plain_axes(axes)
     _draw_floor(axes, floor)
     _step_line(axes, [c for c, keep in zip(candidates, kept, strict=True) if keep])
+    draw_predicted_dots(axes, predicted, colours)
     for mark in marks:
         _draw(axes, mark)
         _draw_interval(axes, mark)
     for rival in rivals:
         axes.scatter(rival.error, 100 * rival.accuracy, **_RIVALS[rival.name], zorder=6, clip_on=False)
-    _set_left(axes, [m.candidate.error for m in marks] + [r.error for r in rivals], floor)
+    errors = [*(m.candidate.error for m in marks), *(r.error for r in rivals), *(p.sce for p in predicted)]
+    _set_left(axes, errors, floor)
     axes.set_xlabel(f"{_sce_name(results, confidence)} (M = {results.run.plan['bins']}, lower is better)")
     axes.set_ylabel("Accuracy (%)" if len(results.tasks_of(confidence)) == 1 else "Mean accuracy (%)")
     bar = figure.colorbar(colours, ax=axes, fraction=0.05, pad=0.02, aspect=30, ticks=MaxNLocator(4, steps=ROUND))
     bar.set_label("λ", rotation=0, labelpad=6)
     figure.legend(handles=entries, loc="outside upper center", ncols=columns, handlelength=1.4)
-    return Drawing(figure, _numbers(results, marks, kept.tolist(), rivals))
+    return Drawing(figure, _numbers(results, marks, kept.tolist(), rivals, predicted))
 
 
 def _rivals(results: Results, confidence: str) -> list[_Rival]:
@@ -300,8 +307,14 @@ def _legend_size(entries: Sequence[Line2D | Patch]) -> tuple[int, float]:
     return columns, _LINE * max(0, max(sum(map(len, part)) for part in parts) - 2)
 
 
-def _numbers(results: Results, marks: Sequence[_Mark], kept: Sequence[bool], rivals: Sequence[_Rival]) -> str:
-    """A row for each point, then one for each rival, whose place is empty."""
+def _numbers(
+    results: Results,
+    marks: Sequence[_Mark],
+    kept: Sequence[bool],
+    rivals: Sequence[_Rival],
+    predicted: Sequence[Prediction],
+) -> str:
+    """A row for each point, then one for each rival, whose place is empty, then those of predictions."""
     rows: list[tuple[object, ...]] = []
     for m, keep in zip(marks, kept, strict=True):
         ends = (m.interval.low, m.interval.high) if m.interval else (None, None)
@@ -309,5 +322,6 @@ def _numbers(results: Results, marks: Sequence[_Mark], kept: Sequence[bool], riv
         rows.append((*place, m.candidate.accuracy, *ends, m.candidate.error, keep, m.role))
     columns = point_columns(results)
     rows += [(r.name, *[None] * len(columns), r.accuracy, None, None, r.error, None, "rival") for r in rivals]
+    rows += [(p.point.name, *point_cells(p.point), p.accuracy, None, None, p.sce, None, "predicted") for p in predicted]
     header = ("accuracy", "accuracy_low", "accuracy_high", "sce", "non_dominated", "role")
     return csv_text(("point", *columns, *header), rows)

@@ -36,8 +36,8 @@ def next_section(results: Results, landmarks: Landmarks) -> str:
 def more_points(results: Results, landmarks: Landmarks) -> str:
     """How to get more points: a finer grid between the neighbours of the selected point, or more trials."""
     selected = landmarks.selected
-    if results.run.plan["search"] == "optuna":
-        return "more `--trials`"
+    if results.run.plan["search"] != "grid":
+        return {"optuna": "more `--trials`", "adaptive": "a smaller `--tolerance`"}[results.run.plan["search"]]
     asked_groups = any("groups" in point for point in results.run.plan.get("points") or ())
     if selected is None or selected.lam is None or asked_groups:
         return "more `--lambdas`"

@@ -21,6 +21,7 @@ from merge_calib.report.measures import Measure, applying
 from merge_calib.report.next_steps import next_section
 from merge_calib.report.questions_text import split_text
 from merge_calib.report.recorded import recorded
+from merge_calib.report.search_section import search_section
 from merge_calib.report.selected_section import selected_section
 from merge_calib.report.tables import (
     CHANGED,
@@ -46,6 +47,7 @@ def page(results: Results, landmarks: Landmarks, drawn: Collection[str]) -> str:
         _compared(results),
         alignment_section(results, landmarks),
         selected_section(results, landmarks),
+        search_section(results, landmarks),
         certainty_section(findings_of(results), landmarks),
         figures_section(results, landmarks, drawn),
         _change_rates(results, landmarks),

@@ -21,6 +21,7 @@ from merge_calib.report.place import method_texts
 from merge_calib.report.questions_text import too_few, total_sizes
 from merge_calib.report.recorded import truncated_prompts
 from merge_calib.report.recovery_section import recovery_text
+from merge_calib.report.search_section import search_text
 from merge_calib.report.style import label_text
 from merge_calib.report.text import count_text, lambda_text, named_text
 from merge_calib.results import Result, Results
@@ -78,7 +79,9 @@ def _sweep(results: Results, landmarks: Landmarks) -> Iterator[str]:
         folder = results.run.path / "checkpoints" / landmarks.selected.name
         if folder.is_dir():
             yield _line("checkpoint", str(folder))
-        if not is_imported(results.run.plan):
+        if found := search_text(results):
+            yield _line("search", found)
+        elif not is_imported(results.run.plan):
             yield _line("next", f"the same command with {more_points(results, landmarks).replace('`', '')}")
 
 

@@ -125,9 +125,11 @@ class StudySearch:
     def hear(self, point: MergePoint, outcome: Outcome | None) -> None:
         trial = next((trial for trial in self._read() if _point(trial) == point), None)
         assert trial is not None, f"{point.name} was not proposed"
+        if trial.state.is_finished():
+            return
         values, attributes = self._judge(outcome)
         storage = self._study._storage  # `tell` takes no attributes, and a Trial would ask the sampler anew
-        # Another worker may have told it meanwhile. The state comes last: what is cut off before it is heard again.
+        # Another worker may tell it at this moment. The state comes last: what is cut off before it is heard again.
         with reachable(self._place), suppress(UpdateFinishedTrialError):
             for name, value in attributes.items():
                 storage.set_trial_user_attr(trial._trial_id, name, value)
