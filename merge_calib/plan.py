@@ -118,9 +118,10 @@ class SweepPlan(Asking):
         _at_least("--budget", self.budget, 4)
         if not 0 < self.tolerance < 1:
             raise InputError(f"--tolerance must lie between 0 and 1, not {self.tolerance:g}")
-        for flag, share in (("--min-accuracy", self.min_accuracy), ("--early-stopping", self.early_stopping)):
-            if share is not None and not 0 < share < 1:
-                raise InputError(f"{flag} must lie between 0 and 1, not {share:g}")
+        if self.min_accuracy is not None and not 0 < self.min_accuracy < 1:
+            raise InputError(f"--min-accuracy must lie between 0 and 1, not {self.min_accuracy:g}")
+        if self.early_stopping is not None and not 0.5 <= self.early_stopping < 1:
+            raise InputError(f"--early-stopping must be at least .5 and below 1, or off, not {self.early_stopping:g}")
         if self.search != "grid":
             self._require_searchable()
         if self.search != "optuna":
@@ -173,6 +174,16 @@ class EvaluationPlan(Asking):
     labels: tuple[str, ...] = ()
     axis: str | None = None
     positions: tuple[float, ...] | None = None
+
+
+def parse_early_stopping(text: str | None, search: str) -> float | None:
+    """The confidence that stops a point; None for `off` and for searches that stop none."""
+    if text is None:
+        return 0.95 if search == "optuna" else None
+    try:
+        return None if text == "off" else float(text)
+    except ValueError:
+        raise InputError(f"--early-stopping must be off or a confidence as .95, not {text!r}") from None
 
 
 def parse_lambdas(text: str) -> tuple[float, ...]:

@@ -15,12 +15,16 @@ from merge_calib.search.strategy import Outcome
 
 
 class Incumbents:
-    """The points that were asked all choosing questions; `look` compares with those that none of them beats."""
+    """The points that were asked all choosing questions; `look` compares with those that none of them beats.
 
-    def __init__(self, objectives: Sequence[str], confidence: float, bins: int) -> None:
+    looks: how often a point is looked at
+    """
+
+    def __init__(self, objectives: Sequence[str], confidence: float, bins: int, looks: int) -> None:
         self._objectives = tuple(objectives)
         self._confidence = confidence
         self._bins = bins
+        self._looks = looks
         self._outcomes: dict[str, Outcome] = {}
 
     def hear(self, point: MergePoint, outcome: Outcome | None) -> None:
@@ -32,7 +36,15 @@ class Incumbents:
         """Why a point is hopeless that answered so, and what a search is to be told of it; None where it is not."""
         partial = {task: scores.predictions for task, scores in answered.items()}
         incumbents = {name: _same_questions(outcome, answered) for name, outcome in self._best().items()}
-        verdict = hopeless(partial, incumbents, self._objectives, confidence=self._confidence, bins=self._bins)
+        verdict = hopeless(
+            partial,
+            incumbents,
+            self._objectives,
+            confidence=self._confidence,
+            looks=self._looks,
+            chosen_from=len(self._outcomes),
+            bins=self._bins,
+        )
         if verdict is None:
             return None
         incumbent = verdict.incumbent
@@ -55,8 +67,8 @@ class Incumbents:
 
 
 def _same_questions(outcome: Outcome, answered: Answered) -> dict[str, Predictions]:
-    """What a point answered to the questions that another was asked so far, in their order."""
-    found = {}
+    """What a point answered to the questions that another was asked so far, in their order; all of other tasks."""
+    found = {task: scores.predictions for task, scores in outcome.scores.items()}
     for task, scores in answered.items():
         place = {id: i for i, id in enumerate(outcome.scores[task].ids)}
         found[task] = outcome.scores[task].predictions.take(np.array([place[id] for id in scores.ids]))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from merge_calib.experiment import Experiment
 from merge_calib.finalists import finalists
+from merge_calib.inference.hopeless import CONFIDENCE
 from merge_calib.leases import LeaseLostError, Leases
 from merge_calib.merging.point import MergePoint
 from merge_calib.plan import SweepPlan
@@ -37,7 +38,9 @@ class Worker:
     _advance: Advance = ignored
 
     def __post_init__(self) -> None:
-        self._incumbents = Incumbents(self.plan.objectives, self.plan.early_stopping or 0.5, self.plan.bins)
+        looks = max(1, len(self.experiment.choosing.chunks) - 1)
+        confidence = self.plan.early_stopping or CONFIDENCE
+        self._incumbents = Incumbents(self.plan.objectives, confidence, self.plan.bins, looks)
 
     def work(self) -> None:
         """Measure until nothing is left; what others are measuring is waited for."""

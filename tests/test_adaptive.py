@@ -143,7 +143,7 @@ class TestSearch:
                 def model(lam, size=size, speed=speed):
                     return linear(lam) + size * NOISE * np.sin(speed * lam + 3 * PHASE)
 
-                search = search_of(fallback=())
+                search = search_of(fallback=(), points=26)
                 drive(search, model)
                 record = search.record()
                 estimates.append(max(record["estimate"].values()))
@@ -232,10 +232,11 @@ class TestContract:
 
     @pytest.mark.parametrize("model", [wavy, jumping])
     def test_it_goes_on_after_any_number_of_points(self, model):
-        whole = search_of()
+        settings = {"points": 26, "budget": 8, "fallback": (0.3, 0.8, 1.25)}
+        whole = search_of(**settings)
         proposed = drive(whole, model)
-        for cut in {*range(0, len(proposed), 3), 1, 2, FIRST_NODES + 1, len(proposed)}:
-            resumed = search_of()
+        for cut in range(len(proposed) + 1):
+            resumed = search_of(**settings)
             for point in proposed[:cut]:
                 resumed.hear(point, outcome_of(model, point))
             assert proposed[:cut] + drive(resumed, model) == proposed
@@ -261,12 +262,12 @@ class TestContract:
         assert other.record() == whole.record()
 
     @pytest.mark.parametrize("model", [quadratic, wavy, jumping])
-    @pytest.mark.parametrize("workers", [2, 3])
-    def test_several_workers_measure_what_one_would(self, model, workers):
-        alone, search, busy, proposed = search_of(), search_of(), [], []
-        rng = np.random.default_rng(workers)
+    def test_several_workers_measure_what_one_would(self, model):
+        settings = {"points": 26, "fallback": (0.3, 0.8, 1.25)}
+        alone, search, busy, proposed = search_of(**settings), search_of(**settings), [], []
+        rng = np.random.default_rng(3)
         while not search.done:
-            while len(busy) < workers and (point := search.propose(busy)) is not None:
+            while len(busy) < 3 and (point := search.propose(busy)) is not None:
                 busy.append(point)
                 proposed.append(point)
             point = busy.pop(int(rng.integers(len(busy))))
@@ -296,7 +297,7 @@ class TestContract:
 
 
 class TestTrouble:
-    @pytest.mark.parametrize("lost", [(0.15,), (1.5,), (0.375, 1.3125), (0.0, 0.15)[1:] + (0.7125,)])
+    @pytest.mark.parametrize("lost", [(0.15,), (1.5,), (0.375, 1.3125), (0.15, 0.4875)])
     def test_it_works_with_what_can_be_measured(self, lost):
         search = search_of()
         proposed = drive(search, quadratic, lost=lost)

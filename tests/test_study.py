@@ -14,11 +14,12 @@ from optuna.trial import TrialState
 from merge_calib.errors import InputError, RunDirectoryError
 from merge_calib.merging.point import MergePoint
 from merge_calib.search.grid import PARENTS
+from merge_calib.search.objectives import HIGHER, LOWER
 from merge_calib.search.samplers import SAMPLERS, make_sampler
 from merge_calib.search.space import Space
 from merge_calib.search.storage import open_storage, open_study
 from merge_calib.search.strategy import Outcome
-from merge_calib.search.study import DIRECTIONS, StudySearch, directions
+from merge_calib.search.study import StudySearch, directions
 
 LINE = Space(("linear",), low=0.0, high=1.5)
 MIXED = Space(("linear", "dare_linear"), {}, {"density": (0.3, 0.9), "drop_seed": (0, 5)}, 0.0, 1.5)
@@ -471,7 +472,7 @@ class TestValues:
     def test_every_objective_is_a_column_of_the_measurement(self):
         from merge_calib.calibration.measurement import COLUMNS
 
-        assert set(DIRECTIONS) <= set(COLUMNS)
+        assert {*HIGHER, *LOWER} <= set(COLUMNS)
 
     @pytest.mark.parametrize("trials", [0, -3])
     def test_at_least_one_trial(self, trials):

@@ -5,7 +5,8 @@
 
 Nothing is asked of a model: each point that the search proposes is answered from the stored scores. Then what it
 predicts of the others is compared with what was measured there. The demo pair's dense sweep is
-`--tasks merge_calib/demo_pair/questions.jsonl` with the two models beside that file.
+`--tasks merge_calib/demo_pair/questions.jsonl` with the two models beside that file. `--note` is printed as it is: what
+the runs are.
 """
 
 import argparse
@@ -35,7 +36,7 @@ COLUMNS: Mapping[str, Callable[[Predictions], float]] = {
     "nll": metrics.nll,
 }
 SIZES, DRAWS = (500, 1000, 2000), 4  # random subsets of the questions on which estimate and truth are compared
-SMALLEST = 1e-3  # an error of less is none; ratios to it would say nothing
+SMALLEST = 1e-3  # an error of less is none: ratios to it would say nothing
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ class Dense:
         ids = next(iter(self.scores.values())).ids
         fold = divide(ids, [""] * len(ids), 0.5)
         return {"select": fold.select, "report": fold.report, "all": np.ones(len(ids), dtype=bool)}
+
+    @property
+    def distance(self) -> float:
+        """The mean absolute difference between the parents' log-probabilities of the options, in nats."""
+        base, aligned = (self.scores[lam].predictions for lam in (0.0, 1.0))
+        return float(np.abs(aligned.log_probabilities[base.mask] - base.log_probabilities[base.mask]).mean())
 
     def take(self, rows: Booleans) -> "Dense":
         """The same with some of the questions."""
@@ -124,11 +131,17 @@ def checks(dense: Dense, record: Mapping[str, Any]) -> Iterator[Check]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("runs", nargs="+", type=Path, metavar="DENSE_RUN")
-    runs = [Dense.read(folder) for folder in options.parse_args().runs]
+    options.add_argument("--note", action="append", default=[], metavar="TEXT")
+    given = options.parse_args()
+    runs = [Dense.read(folder) for folder in given.runs]
     versions = f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}"
     print("# The adaptive search on sweeps whose truth is known\n")
     print("Made by `python tools/prove_adaptive.py DENSE_RUN ...`, which replays the search on stored scores.")
     print(f"Tolerance {TOLERANCE:g}, budget {BUDGET} nodes, M = {BINS}, fallback of {FALLBACK} lambdas; {versions}.")
+    for note in given.note:
+        print(f"\n{note}")
+    print("\nHow far apart the parents are (mean change of an option's normalised log-probability, in nats): ", end="")
+    print(", ".join(f"{run.name} {run.distance:.1f}" for run in runs) + ".")
     records = [run.take(run.rows["select"]).search().record() for run in runs]
     print_searches(runs, records)
     print_errors(runs, records)
@@ -187,14 +200,10 @@ def print_subsets(runs: Sequence[Dense]) -> None:
     print(
         f"{DRAWS} subsets of each size. Ratio: estimate over true worst error, in all rounds of all searches (quantiles"
     )
-    print(
-        ".1, .5, .9), the larger of accuracy's and SCE's; correlation: of their logarithms. Worst: true error of either"
-    )
-    print("measure in a search that settled.\n")
-    print(
-        "| run | questions | settled | measured, mean | ratio | correlation | worst where settled, median / largest |"
-    )
-    print("| :-- | --: | --: | --: | --: | --: | --: |")
+    print(".1, .5, .9), the larger of accuracy's and SCE's. Worst: true error of either measure in a search that")
+    print("settled.\n")
+    print("| run | questions | settled | measured, mean | ratio | worst where settled, median / largest |")
+    print("| :-- | --: | --: | --: | --: | --: |")
     every: list[Check] = []
     for run in runs:
         total = len(run.rows["all"])
@@ -203,7 +212,9 @@ def print_subsets(runs: Sequence[Dense]) -> None:
             held = [check for _, rounds in found for check in rounds]
             every += held
             print(f"| {run.name} | {size:,} | {subset_cells(found, held)} |")
-    print(f"\nAll {len(every)} rounds together: {ratios(every)}.")
+    logs = np.log([[max(each.estimate), max(*each.truth, SMALLEST)] for each in every])
+    print(f"\nAll {len(every)} rounds together: ratio {ratios(every)}; correlation of the logarithms of estimate and")
+    print(f"truth {np.corrcoef(logs.T)[0, 1]:.2f}.")
 
 
 def subset_search(run: Dense, size: int, seed: int) -> tuple[Mapping[str, Any], list[Check]]:
@@ -219,17 +230,13 @@ def subset_cells(found: Sequence[tuple[Mapping[str, Any], list[Check]]], held: S
     settled = [max(rounds[-1].truth) for record, rounds in found if record["settled"]]
     measured = np.mean([len({0.0, 1.0, *record["nodes"], *record["confirmed"]}) for record, _ in found])
     worst = f"{np.median(settled):.4f} / {max(settled):.4f}" if settled else "none"
-    ratio, correlation = ratios(held).split("; ")
-    return f"{len(settled)} of {len(found)} | {measured:.1f} | {ratio} | {correlation} | {worst}"
+    return f"{len(settled)} of {len(found)} | {measured:.1f} | {ratios(held)} | {worst}"
 
 
 def ratios(held: Sequence[Check]) -> str:
-    """Quantiles of estimate over truth; the correlation of their logarithms."""
-    estimate, truth = (np.array([max(getattr(check, name)) for check in held]) for name in ("estimate", "truth"))
-    estimate, truth = np.maximum(estimate, SMALLEST), np.maximum(truth, SMALLEST)
-    low, middle, high = np.quantile(estimate / truth, (0.1, 0.5, 0.9))
-    correlation = np.corrcoef(np.log(estimate), np.log(truth))[0, 1] if len(held) > 2 else np.nan
-    return f"{low:.2f}, {middle:.2f}, {high:.2f}; {correlation:.2f}"
+    """Quantiles of estimate over truth."""
+    found = [max(check.estimate) / max(*check.truth, SMALLEST) for check in held]
+    return ", ".join(f"{quantile:.2f}" for quantile in np.quantile(found, (0.1, 0.5, 0.9)))
 
 
 def _grid_points(lambdas: Sequence[float]) -> int:

@@ -278,9 +278,9 @@ def searching(command: F) -> F:
         click.option("--min-accuracy", type=float, metavar="SHARE", help="Accuracy that optuna's points should have."),
         click.option(
             "--early-stopping",
-            type=float,
             metavar="CONFIDENCE",
-            help="Stop asking a point of optuna when another is surely better, at this confidence (say .95).",
+            help="Stop asking a point of optuna when another is better with this confidence; off asks all.  "
+            "[default: .95]",
         ),
         click.option(
             "--storage",
@@ -407,10 +407,11 @@ def asking_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def make_plan(parents: Parents, out: Path | None, options: dict[str, Any]) -> SweepPlan:
     """Turn flags into a plan; raises InputError naming the flag that is wrong."""
-    from merge_calib.plan import SweepPlan, parse_group_lambdas, parse_lambdas
+    from merge_calib.plan import SweepPlan, parse_early_stopping, parse_group_lambdas, parse_lambdas
 
     out = out or default_out(parents.base, *parents.aligned)
     lambdas = options.pop("lambdas")
+    stopping = parse_early_stopping(options.pop("early_stopping"), options["search"])
     analysis = analysis_options(options, _held_analysis(out) or {"seed": options["seed"]})
     by_group = parse_group_lambdas(lambdas)
     return SweepPlan(
@@ -420,6 +421,7 @@ def make_plan(parents: Parents, out: Path | None, options: dict[str, Any]) -> Sw
         objectives=split_list("--objectives", options.pop("objectives")),
         group_lambdas=by_group,
         analysis=analysis,
+        early_stopping=stopping,
         **asking_options(options),
         **method_options(options),
         **options,

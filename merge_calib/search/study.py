@@ -16,41 +16,20 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from merge_calib.errors import InputError
 from merge_calib.merging.point import MergePoint
 from merge_calib.search.grid import PARENTS
+from merge_calib.search.objectives import HIGHER, require_objectives
 from merge_calib.search.samplers import CONSTRAINTS, make_sampler
 from merge_calib.search.space import Space
 from merge_calib.search.storage import place_of, reachable, require_same
 from merge_calib.search.strategy import Outcome
 
-OBJECTIVES = ("accuracy", "sce")
 MOST_DIAGONAL = 7
 ATTEMPTS = 100
 SAMPLER_ATTEMPTS = 5  # a sampler that has met its optimum may insist on it; from then on, points are drawn at random
 
-_HIGHER = ("accuracy", "auroc")
-_LOWER = (
-    *("ece", "sce", "sce_agreement", "nll", "brier", "ece_15", "sce_15", "ece2", "sce2"),
-    *("adaptive_ece", "smooth_ece", "overconfidence", "aurc"),
-)
-DIRECTIONS = {
-    **dict.fromkeys(_HIGHER, StudyDirection.MAXIMIZE),
-    **dict.fromkeys(_LOWER, StudyDirection.MINIMIZE),
-}
-
-
-def require_objectives(objectives: Sequence[str]) -> None:
-    """Raise InputError for fewer than two, for one named twice and for what is no measure with a better side."""
-    for name in objectives:
-        if name not in DIRECTIONS:
-            raise InputError(f"--objectives {name!r} is unknown; allowed: {', '.join(DIRECTIONS)}")
-    if len(set(objectives)) < len(objectives):
-        raise InputError(f"--objectives {','.join(objectives)} names one measure twice")
-    if len(objectives) < 2:
-        raise InputError(f"--objectives needs at least two measures, as {','.join(OBJECTIVES)}")
-
 
 def directions(objectives: Sequence[str]) -> list[StudyDirection]:
     """Whether each objective is to rise or to fall."""
-    return [DIRECTIONS[name] for name in objectives]
+    return [StudyDirection.MAXIMIZE if name in HIGHER else StudyDirection.MINIMIZE for name in objectives]
 
 
 class StudySearch:
