@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from merge_calib.files import ended_gently
 from merge_calib.plan import SweepPlan
 from merge_calib.progress import Watch
 from merge_calib.run_directory import RunDirectory
@@ -54,24 +55,29 @@ def devices_for(workers: int, device: torch.device) -> list[str]:
 
 @contextmanager
 def _crew(run: RunDirectory, plan: SweepPlan) -> Iterator[Sequence["subprocess.Popen[bytes]"]]:
-    """The running workers; none outlives the block."""
+    """The running workers; none outlives the block, nor this process where it is told to end (SIGINT, SIGTERM)."""
     (run.path / "workers").mkdir(exist_ok=True)
     crew: list[subprocess.Popen[bytes]] = []
-    try:
-        for i, device in enumerate(devices_for(plan.workers, plan.device)):
-            command = [sys.executable, "-m", "merge_calib", "worker", str(run.path), "--device", device]
-            with _log(run, i).open("wb") as log:
-                crew.append(subprocess.Popen(command, stdout=log, stderr=log, env=_environment(plan)))
-        yield crew
-    finally:
-        for worker in crew:
-            worker.terminate()
-        for worker in crew:
-            try:
-                worker.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
+    with ended_gently():
+        try:
+            for i, device in enumerate(devices_for(plan.workers, plan.device)):
+                command = [sys.executable, "-m", "merge_calib", "worker", str(run.path), "--device", device]
+                with _log(run, i).open("wb") as log:
+                    crew.append(subprocess.Popen(command, stdout=log, stderr=log, env=_environment(plan)))
+            yield crew
+        finally:
+            _end(crew)
+
+
+def _end(crew: Sequence["subprocess.Popen[bytes]"]) -> None:
+    for worker in crew:
+        worker.terminate()
+    for worker in crew:
+        try:
+            worker.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
 
 
 def _environment(plan: SweepPlan) -> dict[str, str]:

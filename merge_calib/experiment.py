@@ -17,6 +17,7 @@ from merge_calib.preparation import Preparation
 from merge_calib.progress import Watch
 from merge_calib.questions import TaskSet
 from merge_calib.retention.measuring import ALIGNED, Desk, Retention
+from merge_calib.retention.record import lacks as has_not_retained
 from merge_calib.run_directory import RunDirectory
 from merge_calib.scores import Booleans, ChoiceScores
 from merge_calib.scoring.budget import Budget
@@ -92,6 +93,12 @@ class Experiment:
         """Measure what `point` keeps of the alignment, if that is asked for and lacking."""
         if self._retention is not None and self._run.failure(point) is None:
             self._retention.measure(point)
+
+    def lacks_retained(self, point: MergePoint) -> bool:
+        """Whether what `point` keeps of the alignment is asked for, can be measured and was not."""
+        if self._retention is None or not self._retention.has_responses or self._run.failure(point) is not None:
+            return False
+        return has_not_retained(self._run, point)
 
     @property
     def lacks_responses(self) -> bool:

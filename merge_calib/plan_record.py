@@ -33,9 +33,13 @@ def plan_record(plan: SweepPlan) -> dict[str, Any]:
 def plan_of(run: Mapping[str, Any], out: Path, device: torch.device, storage: str | None) -> SweepPlan:
     """The plan that run.json holds, for a worker with its own `device`, and `storage` where it is given.
 
-    Raises RunDirectoryError for what this version does not understand, InputError for a storage whose password the run
-    does not know.
+    Raises RunDirectoryError for a run that has no plan and for what this version does not understand, InputError for a
+    storage whose password the run does not know.
     """
+    if run.get("kind", "sweep") != "sweep":
+        raise RunDirectoryError(f"{out} holds an {run['kind']}; workers help with sweeps only")
+    if "plan" not in run:
+        raise RunDirectoryError(f"{out / 'run.json'} has no plan that a worker could follow; give the sweep again")
     try:
         values = dict(run["plan"])
         if storage is None and HIDDEN in (values["storage"] or ""):

@@ -84,7 +84,7 @@ class RunDirectory:
     def agree(self, plan: Mapping[str, Any]) -> None:
         """Raise RunDirectoryError where `plan` contradicts the run that this folder holds, if it holds one."""
         if not self.exists:
-            if self.path.exists() and any(path.name != ".lock" for path in self.path.iterdir()):
+            if self.path.exists() and not all(_is_left_by_a_start(path) for path in self.path.iterdir()):
                 raise RunDirectoryError(f"--out {self.path} is not empty and holds no run (no run.json)")
             return
         held = RunDirectory.open(self.path).plan
@@ -130,7 +130,8 @@ class RunDirectory:
     @property
     def was_searched(self) -> bool:
         """Whether a search that hears what it measured has proposed points."""
-        return self.search is not None or (self.path / "study.journal").exists()
+        left = ("search.json", "search.json.torn", "study.journal")
+        return any((self.path / name).exists() for name in left)
 
     @property
     def search(self) -> dict[str, Any] | None:
@@ -167,8 +168,8 @@ class RunDirectory:
     def mend(self) -> list[Path]:
         """Set aside, as NAME.torn, the records that are not whole, so that they are made again; gives these."""
         found = []
-        for folder in ("points", "retained/points"):
-            for path in sorted((self.path / folder).glob("*.json")):
+        for names in ("points/*.json", "retained/responses.json", "retained/points/*.json", "search.json"):
+            for path in sorted(self.path.glob(names)):
                 try:
                     json.loads(path.read_bytes())
                 except ValueError:
@@ -336,6 +337,11 @@ def _no_models(held: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
         return []
     was, is_now = (plan["identity"].get("source", "models") for plan in (held, asked))
     return [] if was == is_now else [f"source: the run was made from {was}, asked is a run made from {is_now}"]
+
+
+def _is_left_by_a_start(path: Path) -> bool:
+    """Whether a start that was cut off before the run began may have left it."""
+    return path.name == ".lock" or path.name.startswith(".run.json.")
 
 
 def _read_point(path: Path) -> MergePoint:

@@ -25,7 +25,7 @@ from merge_calib.working import Worker
 
 
 class TornRecordWarning(UserWarning):
-    """A record that was not whole was set aside, and its point is measured again."""
+    """A record that was not whole was set aside, and what it recorded is made again."""
 
 
 def sweep(plan: SweepPlan, watch: Watch = unwatched) -> Results:
@@ -46,9 +46,9 @@ def sweep(plan: SweepPlan, watch: Watch = unwatched) -> Results:
         experiment.release()
     with run.locked():
         run.agree(prepared.record)
-        experiment.agree()
         for path in run.mend():
-            warnings.warn(f"{path} was not whole: its point is measured again", TornRecordWarning, stacklevel=2)
+            warnings.warn(f"{path} was not whole: what it recorded is made again", TornRecordWarning, stacklevel=2)
+        experiment.agree()
         run.extend(prepared.record, prepared.tasks)
         worker = worker_of(prepared, run, experiment, watch)
         with _search_recorded(run, worker.strategy):

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
+from merge_calib.choosing import Answered
 from merge_calib.experiment import Experiment
 from merge_calib.finalists import finalists
 from merge_calib.inference.hopeless import CONFIDENCE
@@ -13,6 +14,7 @@ from merge_calib.merging.point import MergePoint
 from merge_calib.plan import SweepPlan
 from merge_calib.progress import Advance, Watch, ignored
 from merge_calib.run_directory import RunDirectory
+from merge_calib.search.grid import PARENTS
 from merge_calib.search.strategy import Outcome, Strategy
 from merge_calib.stopping import Incumbents
 
@@ -46,6 +48,7 @@ class Worker:
         """Measure until nothing is left; what others are measuring is waited for."""
         self._have_responses()
         self._advance = self.watch("points", self.strategy.total)
+        self._restore()
         while not self.strategy.done:
             point = self.strategy.propose(_Named(self.leases.busy()))
             if point is None:
@@ -57,15 +60,24 @@ class Worker:
                 time.sleep(PAUSE)
         self._retain_all()
 
-    def _finalists(self) -> tuple[MergePoint, ...]:
+    def _restore(self) -> None:
+        """Measure again what the search has heard of and the run has lost, each beside what was heard before it."""
+        for point in self.strategy.known:
+            while not self._measured(point, whole=self.strategy.asks_whole):
+                time.sleep(PAUSE)
         self._catch_up()
+
+    def _finalists(self) -> tuple[MergePoint, ...]:
+        self._restore()
         plan = self.plan
         return finalists(self._heard, plan.objectives, plan.analysis.rule, plan.min_accuracy)
 
     def _catch_up(self) -> None:
-        """Learn what the search heard from others, or before this process began."""
+        """Learn what the search heard from others, or before this process began, up to a point that the run lost."""
         for point in self.strategy.known:
-            if point not in self._heard and not self.experiment.lacks(point, whole=False):
+            if point not in self._heard:
+                if self.experiment.lacks(point, whole=False):
+                    return
                 self._heard[point] = self.experiment.outcome(point)
                 self._incumbents.hear(point, self._heard[point])
                 self._advance(1)
@@ -87,7 +99,9 @@ class Worker:
             try:
                 if self.experiment.lacks(point, whole=whole):
                     self._catch_up()
-                    self.experiment.measure(point, whole=whole, look=self._incumbents.look, confirm=lease.check)
+                    # Parents are finalists whatever they answer: to stop one saves nothing, and it could not be heard.
+                    look = _never if point in PARENTS else self._incumbents.look
+                    self.experiment.measure(point, whole=whole, look=look, confirm=lease.check)
                 if whole:
                     self.experiment.retain(point)
             except LeaseLostError:
@@ -107,10 +121,22 @@ class Worker:
     def _retain_all(self) -> None:
         """Measure what earlier commands measured before anything was retained."""
         for point in self.run.points():
-            if isinstance(point, MergePoint) and not self.experiment.lacks(point, whole=True):
-                with self.leases.take(point.name) as lease:
-                    if lease is not None:
-                        self.experiment.retain(point)
+            assert isinstance(point, MergePoint)
+            if not self.experiment.lacks(point, whole=True):
+                self._retain(point)
+
+    def _retain(self, point: MergePoint) -> None:
+        """Measure what `point` keeps of the alignment, or wait for who is at it: results are written after that."""
+        while self.experiment.lacks_retained(point):
+            with self.leases.take(point.name) as lease:
+                if lease is not None:
+                    self.experiment.retain(point)
+                    return
+            time.sleep(PAUSE)
+
+
+def _never(_: Answered) -> None:
+    """Nothing that a point answers makes it hopeless."""
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,18 @@ FLOORS = {
     "__main__": 5,
     "__init__": 0,
 }
-HEAVY = {"torch", "safetensors", "transformers", "peft", "optuna", "sqlalchemy", "click", "rich", "matplotlib", "huggingface_hub"}
+HEAVY = {
+    "torch",
+    "safetensors",
+    "transformers",
+    "peft",
+    "optuna",
+    "sqlalchemy",
+    "click",
+    "rich",
+    "matplotlib",
+    "huggingface_hub",
+}
 ALLOWED = {
     0: set(),
     1: {"torch", "safetensors", "huggingface_hub", "peft"},

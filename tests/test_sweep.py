@@ -24,6 +24,7 @@ from merge_calib.analysis import Analysis
 from merge_calib.checkpoints.opening import Parents
 from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.errors import CheckpointError, InputError, OutputError, RunDirectoryError, ScoringError
+from merge_calib.files import this_host
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
 from merge_calib.plan import SweepPlan, parse_confidences, parse_lambdas
@@ -183,7 +184,8 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(pair_folders,
     """kill -9 three times, each when one more scores file has appeared."""
     questions = write_questions(tmp_path / "quiz.jsonl", 150)
     arguments = ["--base", pair_folders[0], "--aligned", pair_folders[1], "--tasks", questions, "--confidence", ALL]
-    command = [sys.executable, "-m", "merge_calib", "sweep", *map(str, arguments), "--lambdas", "0:1:0.1", "--out"]
+    command = [sys.executable, "-m", "merge_calib", "sweep", *map(str, arguments)]
+    command += ["--lambdas", "0:1:0.1", "--draws", "100", "--out"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     killed = 0
     for wanted in (1, 4, 9):
@@ -194,7 +196,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(pair_folders,
         killed += process.wait() == -signal.SIGKILL
         process.stderr.close()
     assert killed == 3
-    (tmp_path / "killed" / "scores" / ".half.npz.partial-1").write_bytes(b"x")
+    (tmp_path / "killed" / "scores" / f".half.npz.partial-{this_host()}-{process.pid}").write_bytes(b"x")
     for name in ("killed", "whole"):
         subprocess.run([*command, str(tmp_path / name)], env=environment, check=True, capture_output=True)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
