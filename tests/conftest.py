@@ -1,8 +1,12 @@
 """Small pairs and questions that the tests share."""
 
+import gc
+import io
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub: no test waits for a network
@@ -10,11 +14,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub: no test w
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 torch.set_num_threads(1)  # tiny models lose more time to threads than they gain
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_finish() -> None:
+    """Models are let go by a collection of garbage, which would look through all that was imported each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -98,23 +110,54 @@ def questions(tmp_path) -> Path:
     return write_questions(tmp_path / "quiz.jsonl", 12)
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
+def run_command(*arguments) -> tuple[int, str, str]:
     """Run `merge-calib ARGUMENTS` in this process: exit code, stdout, stderr."""
     from merge_calib.cli.main import run
 
-    def calling(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["merge-calib", *map(str, arguments)])
-        capsys.readouterr()  # what making the models printed
-        code = 0
+    code = 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(io.StringIO()) as printed,
+        redirect_stderr(io.StringIO()) as said,
+    ):
+        patch.setattr(sys, "argv", ["merge-calib", *map(str, arguments)])
         try:
             run()
         except SystemExit as stop:
             code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
+    return code, printed.getvalue(), said.getvalue()
 
-    return calling
+
+@pytest.fixture
+def call():
+    return run_command
+
+
+@contextmanager
+def figures_not_saved() -> Iterator[None]:
+    """Figures are drawn and laid out, but their files are stand-ins: of the PDF the words in it, of the PNG nothing.
+
+    Encoding pictures takes three quarters of a report's time. Whatever drawing raises is raised here as well, and the
+    numbers of a figure are written as ever; that the pictures themselves are right, test_report.py sees.
+    """
+
+    def save(figure, path, *, format, **_) -> None:
+        texts = []
+        if format == "pdf":
+            figure.draw_without_rendering()
+            texts = [text.get_text() for text in figure.findobj(Text)]
+        Path(path).write_text("\n".join([format, *texts]), encoding="utf-8")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
+
+
+@pytest.fixture
+def unsaved_figures() -> Iterator[None]:
+    """For tests that make reports and look at anything but the pictures."""
+    with figures_not_saved():
+        yield
 
 
 def refused(call, tmp_path, *arguments) -> str:

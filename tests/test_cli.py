@@ -10,7 +10,7 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import byte_tokenizer, refused, save_model, tiny_llama, write_questions
+from conftest import byte_tokenizer, refused, run_command, save_model, tiny_llama, write_questions
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model
 from tokenizers import normalizers
@@ -30,33 +30,47 @@ def sweep_of(folders, questions, *more):
     return ["sweep", "--base", folders[0], "--aligned", folders[1], "--tasks", questions, *more]
 
 
-def test_a_sweep_says_what_it_found_and_where(call, pair_folders, questions, tmp_path):
-    code, printed, said = call(*sweep_of(pair_folders, questions, "--lambdas", "0,0.5,1"), "--out", tmp_path / "out")
+@pytest.fixture(scope="module")
+def reported(pair_folders, tmp_path_factory):
+    """A sweep with all its pictures, whose base is gone: its folder, and the command's exit code, stdout and stderr.
+
+    Tests read it, or change a copy.
+    """
+    root = tmp_path_factory.mktemp("reported")
+    folders = [shutil.copytree(folder, root / folder.name) for folder in pair_folders]
+    questions = write_questions(root / "quiz.jsonl", 12)
+    found = run_command(*sweep_of(folders, questions, "--lambdas", "0,0.5,1"), "--out", root / "out")
+    shutil.rmtree(folders[0])
+    return root / "out", found
+
+
+def test_a_sweep_says_what_it_found_and_where(reported):
+    out, (code, printed, said) = reported
     assert (code, said) == (0, "")
-    assert str(tmp_path / "out") in printed
+    assert str(out) in printed
     assert len(printed.splitlines()) <= 10
     for name in ("run.json", "results.csv", "frontier.json", "report.md", "figures/frontier.pdf", "figures/lambda.png"):
-        assert (tmp_path / "out" / name).stat().st_size > 0, name
+        assert (out / name).stat().st_size > 0, name
 
 
-def test_report_redraws_everything_without_a_model(call, folders, questions, tmp_path):
-    call(*sweep_of(folders, questions, "--lambdas", "0,0.5,1"), "--out", tmp_path / "out")
-    made = [p for p in (tmp_path / "out").rglob("*") if "checkpoints" not in p.parts]
+def test_report_redraws_everything_without_a_model(call, reported):
+    out, _ = reported  # not a copy: the place of a run stands in its files
+    made = [p for p in out.rglob("*") if "checkpoints" not in p.parts]
     before = {p: p.read_bytes() for p in made if p.suffix in (".csv", ".md", ".png", ".pdf")}
     for path in before:
         path.unlink()
-    shutil.rmtree(folders[0])
-    code, _, said = call("report", tmp_path / "out")
+    code, _, said = call("report", out)
     assert (code, said) == (0, "")
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_report_of_a_run_that_was_cut_off_before_the_aligned_model(call, pair_folders, questions, tmp_path):
-    call(*sweep_of(pair_folders, questions, "--lambdas", "0,1"), "--out", tmp_path / "out")
-    (tmp_path / "out" / "points" / "linear-lambda-1.0000.json").unlink()
-    code, _, said = call("report", tmp_path / "out")
+@pytest.mark.usefixtures("unsaved_figures")
+def test_report_of_a_run_that_was_cut_off_before_the_aligned_model(call, reported, tmp_path):
+    out = shutil.copytree(reported[0], tmp_path / "out")
+    (out / "points" / "linear-lambda-1.0000.json").unlink()
+    code, _, said = call("report", out)
     assert (code, said) == (0, "")
-    assert json.loads((tmp_path / "out" / "frontier.json").read_text())["selected"] is None
+    assert json.loads((out / "frontier.json").read_text())["selected"] is None
 
 
 def test_report_of_a_folder_that_is_no_run(call, tmp_path):
@@ -210,6 +224,7 @@ def test_two_tasks_of_one_name_and_the_reserved_name(call, pair_folders, tmp_pat
     assert "the name 'mean' is taken" in refused(call, tmp_path, *sweep_of(pair_folders, mean))
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_a_recipe_gives_options_and_flags_override_it(call, pair_folders, questions, tmp_path):
     recipe = tmp_path / "small.toml"
     recipe.write_text(f'base = "{pair_folders[0]}"\naligned = "{pair_folders[1]}"\nlambdas = [0, 0.5, 1]\nbins = 15\n')
@@ -314,6 +329,7 @@ def test_a_letter_that_is_not_one_token(call, folders, questions, tmp_path):
     assert "task quiz: the tokenizer has no single token of its own for the letter 'C' after the prompt" in said
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_an_out_directory_that_holds_another_plan(call, pair_folders, questions, tmp_path):
     call(*sweep_of(pair_folders, questions, "--lambdas", "0,1"), "--out", tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}

@@ -134,6 +134,7 @@ def test_a_sweep_refuses_groups_with_a_study(call, pair_folders, questions, tmp_
     assert "--groups are for --search grid" in said
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_a_recipe_may_hold_methods_groups_and_several_models(call, pair_folders, questions, tmp_path):
     third = save_model(tiny_llama(5), tmp_path / "third", torch.bfloat16)
     recipe = tmp_path / "recipe.toml"

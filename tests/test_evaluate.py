@@ -327,6 +327,7 @@ def test_means_are_over_the_tasks_that_a_method_applies_to(steps, tmp_path):
         assert by_key[label, "mean", "continuation-sum"]["letter_bias"] == ""
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_next_token_tasks_alone_are_evaluated_and_reported(steps, tmp_path):
     results = evaluate(plan(steps[:2], next_token_task(tmp_path), tmp_path / "out", finish_prompts=True))
     assert results.confidences == ("next-token",)
@@ -410,6 +411,7 @@ def call(*arguments) -> str:
     return outcome.output
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_the_command_measures_reports_and_says_what_it_found(steps, questions, tmp_path):
     out = tmp_path / "out"
     said = call(

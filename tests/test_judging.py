@@ -1,24 +1,38 @@
 """How a run is judged over its life: what is not given stays, every look is counted, nothing heard judges."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
-from conftest import write_questions
+from conftest import figures_not_saved, run_command, write_questions
+
+pytestmark = pytest.mark.usefixtures("unsaved_figures")
+
+
+@pytest.fixture(scope="module")
+def first(pair_folders, tmp_path_factory):
+    """A small run that was judged by rules of its own, to be copied: its folder, and the command without `--out`."""
+    root = tmp_path_factory.mktemp("first")
+    questions = write_questions(root / "quiz.jsonl", 24)
+    sweep = ["sweep", "--base", pair_folders[0], "--aligned", pair_folders[1], "--tasks", questions, "--no-retained"]
+    judged = ["--select-by", "accuracy", "--select-fraction", "0.4", "--draws", "150"]
+    with figures_not_saved():
+        code, _, said = run_command(*sweep, "--out", root / "out", "--lambdas", "0,1", *judged)
+    assert (code, said) == (0, "")
+    return root / "out", sweep
 
 
 @pytest.fixture
-def swept(call, pair_folders, tmp_path):
-    """A small run that was judged by rules of its own; gives its folder and a function that sweeps into it again."""
-    questions = write_questions(tmp_path / "quiz.jsonl", 24)
-    out = tmp_path / "out"
-    parents = ["--base", pair_folders[0], "--aligned", pair_folders[1], "--tasks", questions, "--out", out]
+def swept(first, tmp_path):
+    """A copy of `first` and a function that sweeps into it again."""
+    made, sweep = first
+    out = shutil.copytree(made, tmp_path / "out")
 
     def again(*more):
-        return call("sweep", *parents, "--no-retained", *more)
+        code, _, said = run_command(*sweep, "--out", out, *more)
+        assert (code, said) == (0, "")
 
-    code, _, said = again("--lambdas", "0,1", "--select-by", "accuracy", "--select-fraction", "0.4", "--draws", "150")
-    assert (code, said) == (0, "")
     return out, again
 
 

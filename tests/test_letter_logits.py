@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import refused, write_questions
 
+from merge_calib.analysis import Analysis
 from merge_calib.calibration import metrics
 from merge_calib.checkpoints.opening import Parents
 from merge_calib.errors import InputError, RunDirectoryError
@@ -205,6 +206,7 @@ def test_the_names_of_the_files_may_end_in_csv_alone_and_other_files_are_left_al
     assert results.run.plan["tasks"]["mmlu"]["n"] == 15
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_an_option_without_text_is_kept_and_counted(sides, tmp_path, call):
     for side in sides:
         cell(side / "anatomy_test_logits.csv", 0, "3", "")
@@ -214,6 +216,7 @@ def test_an_option_without_text_is_kept_and_counted(sides, tmp_path, call):
     assert "choice, 1 task" in printed
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_the_command_reports_and_reports_again_from_what_is_stored(sides, tmp_path, call):
     out = tmp_path / "out"
     code, printed, said = call("letters", "--base", sides[0], "--aligned", sides[1], "--out", out)
@@ -354,12 +357,15 @@ def test_flags_that_cannot_be_meant_are_refused(sides, tmp_path, call, flags, me
     assert message in refused(call, tmp_path, "letters", "--base", sides[0], "--aligned", sides[1], *flags)
 
 
+FEW = Analysis(draws=100)  # for intervals, at which nobody looks where there are 14,042 questions
+
+
 @pytest.fixture(scope="module")
 def llama(shared_data, tmp_path_factory):
     """Llama-3.1-8B, base and Instruct, on all of MMLU."""
     folder = shared_data / "llama31_mmlu_logits" / "results"
     sides = folder / "cali_8B_base", folder / "cali_8B"
-    return sides, import_letters(plan(sides, tmp_path_factory.mktemp("llama")))
+    return sides, import_letters(plan(sides, tmp_path_factory.mktemp("llama"), analysis=FEW))
 
 
 REAL = {
@@ -394,7 +400,7 @@ def test_real_letters_have_the_ids_of_mmlu_where_the_texts_agree(llama, shared_d
 
 def test_real_letters_by_group_are_a_part_of_the_whole(llama, tmp_path):
     groups = ("mmlu_stem", "mmlu_humanities", "mmlu_social_sciences", "mmlu_other")
-    results = import_letters(plan(llama[0], tmp_path, tasks=groups))
+    results = import_letters(plan(llama[0], tmp_path, tasks=groups, analysis=FEW))
     counts = [results.get(results.points[0], group, "choice", "all").n for group in groups]
     assert counts == [3153, 4705, 3077, 3107]
     hits = [results.run.scores(results.points[0], group, "choice").predictions for group in groups]

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import figures_not_saved
 from pypdf import PdfReader
 from test_report import make_results, make_scores, number, rows_of
 
+from merge_calib.answers import MEAN
 from merge_calib.calibration.metrics import mean_confidence, reliability_bins
 from merge_calib.findings import findings_of
 from merge_calib.frontier_record import write_frontier
@@ -30,11 +32,11 @@ from merge_calib.report.shown import Shown, shown_points, spread
 from merge_calib.report.summary import summary
 from merge_calib.report.tables import write_tables
 from merge_calib.report.text import short_text
-from merge_calib.answers import MEAN
 from merge_calib.results import Results
 from merge_calib.run_directory import RunDirectory
 from merge_calib.scores import ChoiceScores, NextTokenScores
 
+pytestmark = pytest.mark.usefixtures("unsaved_figures")  # but for the pictures of `eight`, which are all made
 STEPS = (256, 512, 1000, 2000, 4000, 16000, 64000, 143000)
 
 
@@ -268,7 +270,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Results:
     results = with_letters_and_texts(tmp_path_factory.mktemp("mixed"))
     results.write()
     write_frontier(findings_of(results))
-    write_report(results)
+    with figures_not_saved():
+        write_report(results)
     return results
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import figures_not_saved
 from test_report import make_scores, number, rows_of
 
+from merge_calib.answers import MEAN
 from merge_calib.errors import RunDirectoryError
 from merge_calib.findings import findings_of
 from merge_calib.frontier import non_dominated
@@ -20,10 +22,10 @@ from merge_calib.report.landmarks import Landmarks
 from merge_calib.report.page import page
 from merge_calib.report.place import figure_text, point_markdown, title_lines
 from merge_calib.report.summary import summary
-from merge_calib.answers import MEAN
 from merge_calib.results import Results
 from merge_calib.run_directory import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("unsaved_figures")  # but for the pictures of `mixed`, which are all made
 BASE, ALIGNED = MergePoint("linear", 0.0), MergePoint("linear", 1.0)
 LAMBDAS = (0.2, 0.4, 0.6, 0.8, 1.2)
 DENSITY = (("density", 0.2),)
@@ -101,14 +103,16 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Results:
 def ties_only(tmp_path_factory: pytest.TempPathFactory) -> Results:
     shifts = {"ties": 0.0}
     plan = {"method": "ties", "options": dict(DENSITY)}
-    return written(make_methods(tmp_path_factory.mktemp("ties"), [BASE, ALIGNED, *TIES], shifts=shifts, plan=plan))
+    with figures_not_saved():
+        return written(make_methods(tmp_path_factory.mktemp("ties"), [BASE, ALIGNED, *TIES], shifts=shifts, plan=plan))
 
 
 @pytest.fixture(scope="module")
 def groups_only(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """The selected point is by groups."""
     shifts = {"linear": 0.0, "slerp": 0.3}
-    return written(make_methods(tmp_path_factory.mktemp("groups"), [BASE, ALIGNED, *GROUPS], shifts=shifts))
+    with figures_not_saved():
+        return written(make_methods(tmp_path_factory.mktemp("groups"), [BASE, ALIGNED, *GROUPS], shifts=shifts))
 
 
 def text_of(results: Results, name: str = "report.md") -> str:
