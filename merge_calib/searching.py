@@ -12,6 +12,7 @@ from merge_calib.plan import SweepPlan
 from merge_calib.search.adaptive import Adaptive
 from merge_calib.search.grid import Grid, line, product
 from merge_calib.search.objectives import require_objectives
+from merge_calib.search.samplers import make_sampler
 from merge_calib.search.space import Space
 from merge_calib.search.storage import open_storage, open_study
 from merge_calib.search.strategy import Strategy
@@ -28,6 +29,7 @@ def searched_by(plan: SweepPlan, pair: ModelPair) -> Grid | Adaptive | Space:
     selectors = _groups(plan, pair)
     if plan.search == "optuna":
         require_objectives(plan.objectives)
+        make_sampler(plan.sampler, plan.seed)
         return Space(plan.methods, plan.options, plan.ranges, min(plan.lambdas), max(plan.lambdas), selectors)
     if plan.search == "adaptive":
         return Adaptive(

@@ -31,17 +31,18 @@ import merge_calib
 
 PAIR = Path(merge_calib.__file__).parent / "demo_pair"
 SEARCHES = {
-    "grid": ("--limit", "400", "--lambdas", "0:1.5:0.125"),
+    "grid": ("--limit", "400", "--lambdas", "0:1.5:0.25"),
     "adaptive": ("--limit", "400", "--search", "adaptive", "--tolerance", "0.02"),
-    "optuna": ("--limit", "400", "--search", "optuna", "--sampler", "tpe", "--trials", "12"),
+    "optuna": ("--limit", "400", "--search", "optuna", "--sampler", "tpe", "--trials", "10"),
     "optuna, early stopping": (
-        *("--limit", "800", "--search", "optuna", "--sampler", "tpe", "--trials", "12"),
-        *("--early-stopping", "0.55"),
+        *("--limit", "800", "--search", "optuna", "--sampler", "tpe", "--trials", "10"),
+        *("--objectives", "sce,nll", "--early-stopping", "0.9"),
     ),
 }
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM}
 FULL = "full disk"
-MOMENTS = ("time", "first second", "event", "event of the results")
+RESULTS = "event of the results"
+MOMENTS = ("time", "first second", "event", RESULTS)
 MOST_CUTS = 5  # of one round
 OUTSIDE = 99  # exit code of a process that was interrupted before or after its command
 _CUT = {"kill -9": (-9,), "SIGINT": (130, OUTSIDE), "SIGTERM": (-15, 143), FULL: (1,)}
@@ -79,10 +80,10 @@ class Ended:
 
 @dataclass
 class Events:
-    """How many there were in a process: all, until results.csv was written, and those that need space on the disk."""
+    """How many there were in a process: all, from the first of results.csv on, and those that need space."""
 
     all: int = 0
-    before_results: int = 0
+    results: int = 0
     filling: int = 0
 
 
@@ -101,12 +102,17 @@ class Starter:
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(
-        self, arguments: Sequence[str], out: Path, cut: Cut | None = None, said: str = "said"
+        self,
+        arguments: Sequence[str],
+        out: Path,
+        cut: Cut | None = None,
+        said: str = "said",
+        environment: Mapping[str, str] | None = None,
     ) -> multiprocessing.process.BaseProcess:
         """Start `merge-calib ARGUMENTS`, whose run directory is `out`; what it says goes into the file `said`."""
-        environment = {"XDG_CACHE_HOME": str(self._folder / "cache"), "HF_HUB_OFFLINE": "1"}
+        own = {"XDG_CACHE_HOME": str(self._folder / "cache"), "HF_HUB_OFFLINE": "1", **(environment or {})}
         process = self._context.Process(
-            target=command, args=(list(arguments), out, self._folder / said, self.trace, cut, environment)
+            target=command, args=(list(arguments), out, self._folder / said, self.trace, cut, own)
         )
         process.start()
         return process
@@ -201,14 +207,14 @@ def _watch_events(out: Path, cut: Cut | None) -> None:
             return
         _counted.all += 1
         _counted.filling += event in _FILLING
-        if event == "os.rename" and str(arguments[1]).endswith("results.csv"):
-            _counted.before_results = _counted.all
+        _counted.results += _counted.results > 0 or "results.csv" in str(arguments[0])
         if cut is None or cut.event is None:
             return
         if cut.by == FULL and event in _FILLING and _counted.filling >= cut.event:
             _tear(event, str(arguments[0]))
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if cut.by != FULL and _counted.all == cut.event:
+        reached = _counted.results if cut.moment == RESULTS else _counted.all
+        if cut.by != FULL and reached == cut.event:
             os.kill(os.getpid(), SIGNALS[cut.by])
 
     os.fsync = fsync
@@ -229,9 +235,9 @@ def content(out: Path) -> dict[str, bytes]:
 
 
 def files_of(out: Path) -> set[str]:
-    """The files of a run but for leases and the study, which tell of starts."""
+    """The files of a run but for leases, the study and what workers said, which tell of starts."""
     found = (str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    return {name for name in found if not name.startswith((".leases", "study.journal"))}
+    return {name for name in found if not name.startswith((".leases", "study.journal", "workers"))}
 
 
 def stamps(out: Path) -> dict[str, tuple[int, int, bytes]]:
@@ -267,8 +273,7 @@ def draw(rng: random.Random, seconds: float, events: Events, by: Sequence[str]) 
         return Cut(kind, moment, seconds=rng.uniform(0, seconds))
     if moment == "first second":
         return Cut(kind, moment, seconds=rng.uniform(0, min(1.0, seconds)))
-    first = 1 if moment == "event" else events.before_results - 5
-    return Cut(kind, moment, event=rng.randint(first, events.all))
+    return Cut(kind, moment, event=rng.randint(1, events.results if moment == RESULTS else events.all))
 
 
 def prove_round(
@@ -344,10 +349,10 @@ def describe(rounds: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         f"Made by `tools/prove_nothing_lost.py` with merge-calib {merge_calib.__version__} on the CPU. Sweeps of the",
         "demo pair, started, cut off at random moments, started again, and at last left alone. Each round is one run",
         "directory. Cut off: a signal came, or the disk was full from then on, before the sweep was done. A fault is",
-        "anything that differs from a sweep that nobody cut off: a byte of results.csv, frontier.json, search.json, the",
-        "checkpoint or the scores, a file too many or too few, a record or a file of scores that was written again, a",
-        "point that was measured although its record was there, or an end with another exit code or message than belongs",
-        "to the cut.",
+        "anything that differs from a sweep that nobody cut off: a byte of results.csv, frontier.json, search.json,",
+        "the checkpoint or the scores, a file too many or too few, a record or a file of scores that was written",
+        "again, a point that was measured although its record was there, or an end with another exit code or message",
+        "than belongs to the cut.",
         "",
         f"| search | rounds | cuts | {' | '.join(SIGNALS)} | {FULL} | in the first second | in the results | faults |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -356,7 +361,7 @@ def describe(rounds: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         cuts = [cut for each in made for cut in each["cuts"]]
         by, moments = Counter(cut["by"] for cut in cuts), Counter(cut["moment"] for cut in cuts)
         counted = [len(made), len(cuts), *(by[kind] for kind in (*SIGNALS, FULL))]
-        counted += [moments["first second"], moments["event of the results"], sum(len(each["faults"]) for each in made)]
+        counted += [moments["first second"], moments[RESULTS], sum(len(each["faults"]) for each in made)]
         lines.append(f"| {name} | {' | '.join(map(str, counted))} |")
     faults = [f"- {name}: {fault}" for name, made in rounds.items() for each in made for fault in each["faults"]]
     return "\n".join([*lines, *([""] if faults else []), *faults]) + "\n"
