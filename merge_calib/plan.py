@@ -115,9 +115,6 @@ class SweepPlan(Asking):
             raise InputError("--prompts says what the retained alignment is measured on; with --no-retained it is not")
         _at_least("--trials", self.trials, 1)
         _at_least("--workers", self.workers, 1)
-        _at_least("--budget", self.budget, 4)
-        if not 0 < self.tolerance < 1:
-            raise InputError(f"--tolerance must lie between 0 and 1, not {self.tolerance:g}")
         if self.min_accuracy is not None and not 0 < self.min_accuracy < 1:
             raise InputError(f"--min-accuracy must lie between 0 and 1, not {self.min_accuracy:g}")
         if self.early_stopping is not None and not 0.5 <= self.early_stopping < 1:

@@ -98,9 +98,9 @@ def _search_recorded(run: RunDirectory, strategy: Strategy) -> Iterator[None]:
     if strategy.record()["strategy"] == "grid":
         yield
         return
-    run.write_search(strategy.record())
+    run.write_search({**strategy.record(), "done": False})
     yield
-    run.write_search(strategy.record())
+    run.write_search({**strategy.record(), "done": True})
 
 
 def _require_same_surroundings(run: RunDirectory, prepared: Preparation) -> None:

@@ -11,7 +11,8 @@ from merge_calib.errors import InputError
 from merge_calib.interpolation import interpolate
 from merge_calib.merging.point import MergePoint
 from merge_calib.scores import ChoiceScores
-from merge_calib.search.adaptive import FIRST_NODES, MOST_OTHERS, MOST_SELECTED, Adaptive, farthest, grid_of, places
+from merge_calib.search.adaptive import FIRST_NODES, MOST_OTHERS, MOST_SELECTED, Adaptive, grid_of, places
+from merge_calib.search.forecast import farthest
 from merge_calib.search.grid import PARENTS
 from merge_calib.search.strategy import Outcome
 from merge_calib.selection import Rule

@@ -12,6 +12,7 @@ from conftest import refused, save_model, tiny_llama
 from safetensors.torch import load_file, save_file
 
 from merge_calib.checkpoints.pair import ModelPair
+from merge_calib.files import this_host
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
 
@@ -128,10 +129,11 @@ def test_a_value_that_is_not_finite_is_named_and_nothing_is_left(call, pair_fold
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models"]
 
 
-def test_a_sweep_refuses_groups_with_a_study(call, pair_folders, questions, tmp_path):
+def test_groups_that_do_not_fit_the_models_are_refused_for_a_study_too(call, pair_folders, questions, tmp_path):
     arguments = ["sweep", "--base", pair_folders[0], "--aligned", pair_folders[1], "--tasks", questions]
-    said = refused(call, tmp_path, *arguments, "--groups", "mlp,rest", "--search", "optuna")
-    assert "--groups are for --search grid" in said
+    said = refused(call, tmp_path, *arguments, "--groups", "mlp,attention", "--search", "optuna")
+    assert "leave" in said
+    assert "add rest" in said
 
 
 @pytest.mark.usefixtures("unsaved_figures")
@@ -203,7 +205,7 @@ def test_a_card_names_adapters_averages_and_only_real_ids_of_the_hub(call, pair_
 def test_what_a_killed_merge_left_is_removed_by_the_next_one(call, pair_folders, tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    orphan, alive = (tmp_path / f".out.partial-{process}" for process in (dead.pid, os.getppid()))
+    orphan, alive = (tmp_path / f".out.partial-{this_host()}-{process}" for process in (dead.pid, os.getppid()))
     for folder in (orphan, alive):
         folder.mkdir()
         (folder / "model.safetensors").write_text("half")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from merge_calib.analysis import Analysis
-from merge_calib.answers import Division
+from merge_calib.answers import MEAN, Division
 from merge_calib.calibration.measurement import COLUMNS
 from merge_calib.errors import InputError, RunDirectoryError
 from merge_calib.findings import QUANTILES, Findings, findings_of
@@ -17,7 +17,6 @@ from merge_calib.frontier_record import frontier_record
 from merge_calib.inference.joint import average
 from merge_calib.inference.splits import Fold, cross_fit, divide
 from merge_calib.merging.point import MergePoint
-from merge_calib.answers import MEAN
 from merge_calib.results import WITH_INTERVALS, Results
 from merge_calib.rivals import DACA, MIXED, MIXED_LOG, SELECTED, SHARED_T, Rivals, tempered
 from merge_calib.run_directory import RunDirectory

@@ -171,7 +171,7 @@ def test_names_say_the_options_and_tell_all_points_apart():
 
 def test_a_grid_of_groups_is_their_product_after_the_parents():
     points = Grid(product("linear", {}, {"mlp": (0.0, 0.5, 1.0), "rest": (0.0, 1.0)})).points
-    assert points[:2] == list(PARENTS)
+    assert points[:2] == PARENTS
     assert len(points) == 6  # the two corners where both agree are the parents
     assert all(point.lam is None for point in points[2:])
 

@@ -87,7 +87,7 @@ def test_what_a_study_heard_cannot_judge_its_points(call, pair_folders, tmp_path
     before = (out / "run.json").read_bytes()
     for command in (["report", out], sweep):
         said = refused(call, *command, "--select-fraction", "0.3")
-        assert "its study chose points by the questions of --select-fraction 0.5" in said
+        assert "a search chose points by the questions of --select-fraction 0.5" in said
         assert (out / "run.json").read_bytes() == before
     assert "--cross-fit 0" in refused(call, "report", out, "--cross-fit")
     assert call("report", out, "--select-by", "knee")[0] == 0

@@ -180,16 +180,24 @@ def test_a_run_in_two_parts_ends_with_the_same_bytes(pair_folders, questions, tm
     assert files(tmp_path / "once") == files(tmp_path / "twice")
 
 
+KILLED = """
+import sys
+from pathlib import Path
+from test_sweep import ALL, plan
+from merge_calib.sweep import sweep
+base, aligned, questions, out = map(Path, sys.argv[1:])
+sweep(plan((base, aligned), questions, out, lambdas="0:1:0.1", confidence=ALL, retained=False))
+"""
+
+
 def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(pair_folders, tmp_path):
     """kill -9 three times, each when one more scores file has appeared."""
     questions = write_questions(tmp_path / "quiz.jsonl", 150)
-    arguments = ["--base", pair_folders[0], "--aligned", pair_folders[1], "--tasks", questions, "--confidence", ALL]
-    command = [sys.executable, "-m", "merge_calib", "sweep", *map(str, arguments)]
-    command += ["--lambdas", "0:1:0.1", "--draws", "100", "--out"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED, *map(str, (*pair_folders, questions, tmp_path / "killed"))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     killed = 0
     for wanted in (1, 4, 9):
-        process = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment, stderr=subprocess.PIPE)
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
         while process.poll() is None and len(list((tmp_path / "killed").rglob("*.npz"))) < wanted:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
@@ -197,8 +205,8 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(pair_folders,
         process.stderr.close()
     assert killed == 3
     (tmp_path / "killed" / "scores" / f".half.npz.partial-{this_host()}-{process.pid}").write_bytes(b"x")
-    for name in ("killed", "whole"):
-        subprocess.run([*command, str(tmp_path / name)], env=environment, check=True, capture_output=True)
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    sweep(plan(pair_folders, questions, tmp_path / "whole", lambdas="0:1:0.1", confidence=ALL, retained=False))
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     assert not list((tmp_path / "killed").rglob("*.partial-*"))
 

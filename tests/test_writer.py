@@ -31,6 +31,7 @@ from merge_calib.checkpoints.order import in_model_order
 from merge_calib.checkpoints.pair import ModelPair
 from merge_calib.checkpoints.shards import Stored, plan_shards, write_shards
 from merge_calib.errors import CheckpointError, OutputError
+from merge_calib.files import this_host
 from merge_calib.merging import merger as merger_module
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
@@ -466,7 +467,7 @@ write_point(ModelPair.open(base, aligned), MergePoint("linear", 0.4), out, None,
     [
         (signal.SIGTERM, 143, []),
         (signal.SIGINT, -signal.SIGINT, []),
-        (signal.SIGKILL, -signal.SIGKILL, [".merged.partial"]),
+        (signal.SIGKILL, -signal.SIGKILL, [f".merged.partial-{this_host()}"]),
     ],
 )
 def test_a_process_that_is_ended_leaves_no_folder_that_looks_finished(pair_folders, out, number, code, left):

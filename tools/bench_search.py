@@ -16,6 +16,7 @@ import platform
 import re
 import subprocess
 import sys
+import textwrap
 from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,11 +31,12 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 from prove_adaptive import Dense
 from scipy.stats import t as student
 
+from merge_calib.analysis import Analysis
+from merge_calib.answers import division_of
 from merge_calib.calibration import metrics
 from merge_calib.files import written_whole
 from merge_calib.finalists import finalists
 from merge_calib.frontier import Candidate, hypervolume, non_dominated
-from merge_calib.inference.splits import divide
 from merge_calib.interpolation import interpolate
 from merge_calib.merging.point import MergePoint
 from merge_calib.report.style import COLOURS, DPI, GREY, INK, MARKERS, SINGLE, new_figure, plain_axes, styled
@@ -50,12 +52,14 @@ from merge_calib.selection import Rule, select
 
 GRIDS = (2, 4, 8, 10, 16, 31, 61, 101)
 STUDIES = ("gp", "tpe", "nsga2", "random")
-PRICES = (5.0, 10.1, 20.0)  # forward passes at which studies are looked at
+PRICES = (5.0, 10.1)  # forward passes at which studies are looked at
 GOAL_SHARE, GOAL_PRICE = 0.99, 0.1  # of what the dense grid finds, for so much of its passes
 NEIGHBOURS = 4  # stored lambdas that a point between them is interpolated from: a cubic
 GROUPS = "layers:3,rest"  # the demo pair has three layers
+WIDTH = 118  # letters of a printed line
 DRAWS = 500  # of the bootstrap
-SETTING = """One pass is every question asked once at one point: grid and adaptive ask a point everything, a study asks it the half
+SETTING = """
+One pass is every question asked once at one point: grid and adaptive ask a point everything, a study asks it the half
 that chooses, and its finalists the other half too. It is charged as if it ended there, and stops no point early. All
 measure both parents. The box is spanned by the non-dominated points (accuracy, SCE) of all stored lambdas on the same
 questions. Found: the area of the box that the points dominate which a search names, by their true values, over the area
@@ -63,6 +67,12 @@ that all stored lambdas dominate. It names what no other point beats by what it 
 other half has a box of its own, and all stored lambdas stand there for the best that hindsight could name. Means over
 divisions with 95 % t intervals of the mean; all divisions are of one set of questions, so that the intervals speak of
 these questions, not of others. Until 9 points are measured, all samplers ask the same: parents and seven even lambdas.
+"""
+MEASURING = """
+Half of the questions chooses (`select`), always the same half; seeds differ in the study alone. Selected: the lowest
+SCE on `select` among the points that keep the aligned model's accuracy there to half a point. Hypervolume: of the
+points that no other one of the same row beats on `select`, as a share of the box that the best of all rows span on the
+same questions; points that were not asked the questions of `report` add nothing there. Both parents are in every row.
 """
 GRID_LAMBDAS = tuple(round(0.1 * i, 10) for i in range(16))
 SPLITS = ("select", "report")
@@ -293,21 +303,27 @@ def one(options: argparse.Namespace) -> None:
     print_goal(replays)
     print_meaning(replays)
     print_interpolation(dense)
+    for note in options.note:
+        say(note)
     if options.figure is not None:
         draw(replays, options.figure)
 
 
 def print_setting(dense: Dense, options: argparse.Namespace) -> None:
     n, half = len(dense.rows["all"]), len(dense.rows["all"]) // 2
-    low, high = dense.grid[0], dense.grid[-1]
-    print("# What searches buy\n")
-    print(f"Made by `python tools/bench_search.py one {dense.name} --seeds {options.seeds} --trials {options.trials}`")
-    print(f"and `... groups --out FOLDER --dense {dense.name}`. {versions()}.\n")
-    print("## One lambda, replayed on stored scores\n")
-    print(f"{dense.name} was measured at {dense.points} evenly spread lambdas from {low:g} to {high:g} and at lambda 1")
-    print(f"(it is the `grid of {dense.points}`), with {n:,} questions. In each of {options.seeds} divisions another")
-    print(f"random half ({half:,}) of the questions chooses, the same for all searches.")
-    print(SETTING)
+    print("# What searches buy")
+    say(
+        f"Made by `python tools/bench_search.py one {dense.name} --seeds {options.seeds} --trials {options.trials}` "
+        f"and `... groups --out FOLDER --dense {dense.name}`. {versions()}."
+    )
+    print("\n## One lambda, replayed on stored scores")
+    say(
+        f"{dense.name} was measured at {dense.points} evenly spread lambdas from {dense.grid[0]:g} to "
+        f"{dense.grid[-1]:g} and at lambda 1 (it is the `grid of {dense.points}`), with {n:,} questions. In each of "
+        f"{options.seeds} divisions another random half ({half:,}) of the questions chooses, the same for all searches."
+    )
+    say(SETTING)
+    print()
 
 
 def print_table(replays: Sequence[Replays]) -> None:
@@ -324,53 +340,45 @@ def print_table(replays: Sequence[Replays]) -> None:
 
 def print_goal(replays: Sequence[Replays]) -> None:
     """Whether the adaptive search finds nearly all for a tenth of the price."""
-    dense_price = replays[0].halves.chooses.dense.points
+    count = replays[0].halves.chooses.dense.points
     ratios = np.array([each.ratios(each.adaptive[1])[0] for each in replays])
     passes = np.array([each.adaptive[1].passes for each in replays])
-    most = GOAL_PRICE * dense_price
+    most = GOAL_PRICE * count
     is_reached = ratios.mean() >= GOAL_SHARE and passes.mean() <= most
     near, cheap = ratios >= GOAL_SHARE, passes <= most
-    print(f"\nGoal: adaptive (ii) finds {GOAL_SHARE:.0%} of what the dense grid does for {GOAL_PRICE:.0%} of its")
-    print(f"passes ({most:.1f} of {dense_price}). On average **{'reached' if is_reached else 'missed'}**: it finds")
-    print(
-        f"{interval_text(ratios)}, at least {ratios.min():.3f}, for {passes.mean():.1f} passes (from {passes.min():.0f}"
+    say(
+        f"Goal: adaptive (ii) finds {GOAL_SHARE:.0%} of what the dense grid does for {GOAL_PRICE:.0%} of its passes "
+        f"({most:.1f} of {count}). On average **{'reached' if is_reached else 'missed'}**: it finds "
+        f"{interval_text(ratios)}, at least {ratios.min():.3f}, for {passes.mean():.1f} passes (from "
+        f"{passes.min():.0f} to {passes.max():.0f}). Of {len(ratios)} divisions it finds {GOAL_SHARE:.0%} in "
+        f"{near.sum()}, takes at most {most:.1f} passes in {cheap.sum()}, and does both in {(near & cheap).sum()}."
     )
-    print(
-        f"to {passes.max():.0f}). Of {len(ratios)} divisions it finds {GOAL_SHARE:.0%} in {near.sum()}, takes at most"
-    )
-    print(f"{most:.1f} passes in {cheap.sum()}, and does both in {(near & cheap).sum()}.")
 
 
 def print_meaning(replays: Sequence[Replays]) -> None:
     """How much of the box is noise of the questions."""
     sides = [each.halves.chooses for each in replays]
-    heights = 100 * np.array([side.box.accuracy[1] - side.box.accuracy[0] for side in sides])
+    heights = np.array([side.box.accuracy[1] - side.box.accuracy[0] for side in sides])
     widths = np.array([side.box.error[1] - side.box.error[0] for side in sides])
-    errors = 100 * np.array([paired_error(side) for side in sides])
+    errors = np.array([paired_error(side) for side in sides])
     judged = np.array([each.ratios(each.dense)[1] for each in replays])
     adaptive = np.array([each.ratios(each.adaptive[1])[1] for each in replays])
     counts = np.array([len(each.dense.named) for each in replays])
-    questions = len(sides[0].dense.rows["all"])
-    steps = heights / 100 * questions / (counts - 1)
-    print(
-        f"\nWhat the numbers mean. On the choosing half the dense frontier has {counts.mean():.1f} points. Its box is"
+    questions = len(next(iter(sides[0].dense.scores.values())).ids)
+    steps = heights / (counts - 1)
+    say(
+        f"What the numbers mean. On the choosing half the dense frontier has {counts.mean():.1f} points. Its box is "
+        f"{100 * heights.mean():.2f} points of accuracy high (from {100 * heights.min():.2f} to "
+        f"{100 * heights.max():.2f}) and {widths.mean():.3f} of SCE wide. From one point of the frontier to the next "
+        f"accuracy changes by {questions * steps.mean():.1f} of {questions:,} questions. The standard error of the "
+        f"difference in accuracy between its two ends, on the same questions, is {100 * errors.mean():.2f} points: the "
+        f"box is {(heights / errors).mean():.1f} of them high, a step {(steps / errors).mean():.1f}, and its points "
+        "were picked as the best of many. So the ratio says how well a search finds what the dense grid finds on these "
+        "very questions, luck included. On the other half the points that the dense grid names on the choosing half "
+        f"find {interval_text(judged)} of what hindsight could name there, those of adaptive (ii) "
+        f"{interval_text(adaptive)}; difference, paired by division, {interval_text(adaptive - judged, '+')}. What the "
+        "dense grid itself lacks there is what its choosing half cannot tell."
     )
-    print(f"{heights.mean():.2f} points of accuracy high (from {heights.min():.2f} to {heights.max():.2f}) and")
-    print(f"{widths.mean():.3f} of SCE wide. From one point of the frontier to the next accuracy changes by")
-    print(
-        f"{steps.mean():.1f} of {questions:,} questions. The standard error of the difference in accuracy between the two"
-    )
-    print(f"ends of the frontier, on the same questions, is {errors.mean():.2f} points: the box is")
-    print(
-        f"{(heights / errors).mean():.1f} of them high, a step {(heights / errors / (counts - 1)).mean():.1f}, and its"
-    )
-    print(
-        "points were picked as the best of many. So the ratio says how well a search finds what the dense grid finds on"
-    )
-    print("these very questions, luck included. On the other half the points that the dense grid names on the choosing")
-    print(f"half find {interval_text(judged)} of what hindsight could name there, those of adaptive (ii)")
-    print(f"{interval_text(adaptive)}; difference, paired by division, {interval_text(adaptive - judged, '+')}.")
-    print("What the dense grid itself lacks there is what its choosing half cannot tell.")
 
 
 def paired_error(side: Side) -> float:
@@ -383,11 +391,12 @@ def paired_error(side: Side) -> float:
 def print_interpolation(dense: Dense) -> None:
     """How far a point that is not stored may be off: each stored lambda left out."""
     stored = list(dense.scores)
-    print("\nStudies and most grids ask between stored lambdas. There each question's scores are interpolated from two")
-    print(
-        "stored lambdas on either side (a cubic). Each inner stored lambda, left out and made from the others so, across"
+    say(
+        "Studies and most grids ask between stored lambdas. There each question's scores are interpolated from two "
+        "stored lambdas on either side (a cubic). Each inner stored lambda, left out and made from the others so, "
+        "across gaps twice as wide:"
     )
-    print("gaps twice as wide:\n")
+    print()
     print("| questions | accuracy, mean error | worst | SCE, mean error | worst |\n| :-- | --: | --: | --: | --: |")
     for name, rows in dense.rows.items():
         side = Side(dense.take(rows))
@@ -426,7 +435,7 @@ def draw(replays: Sequence[Replays], path: Path) -> None:
         axes = figure.add_subplot()
         plain_axes(axes)
         parents = np.mean([each.ratios(each.parents)[0] for each in replays])
-        axes.axhline(parents, color=GREY, linestyle=":", label="parents alone")
+        axes.axhline(float(parents), color=GREY, linestyle=":", label="parents alone")
         axes.axhline(1, color=GREY, linewidth=0.6)
         draw_grid(axes, replays)
         for i, sampler in enumerate(STUDIES, start=1):
@@ -533,7 +542,8 @@ class Run:
         (task,) = run.plan["tasks"]
         scores = run.scores(self.points[name], task, run.plan["confidence"][0])
         assert isinstance(scores, ChoiceScores)
-        return scores.predictions.take(divide(scores.ids, [""] * len(scores.ids), 0.5).report)
+        division = division_of(run, task, scores.ids, Analysis.of(run.plan), divides=True)
+        return scores.predictions.take(division.rows("report"))
 
 
 COARSE, SINGLE_LAMBDAS, BY_GROUPS = "single lambdas of the grid", "and of the study's diagonal", "lambdas by groups"
@@ -554,19 +564,14 @@ def groups(options: argparse.Namespace) -> None:
         )
     dense = Run.read(options.dense) if options.dense else None
     runs = [Run.read(folder) for folder in folders]
-    print("\n## Lambdas by groups, really measured\n")
-    print(f"`merge-calib demo --no-retained --draws {DRAWS} --lambdas 0:1.5:0.1 --seed SEED`, then in the same folder")
-    print(f"`--search optuna --sampler gp --groups {GROUPS} --trials {options.trials}`. Half of the questions chooses")
-    print(
-        "(`select`), always the same half; seeds differ in the study alone. Selected: lowest SCE on `select` among the"
+    print("\n## Lambdas by groups, really measured")
+    say(
+        f"`merge-calib demo --no-retained --draws {DRAWS} --lambdas 0:1.5:0.1 --seed SEED`, then in the same folder "
+        f"with `--search optuna --sampler gp --groups {GROUPS} --trials {options.trials}` besides."
     )
-    print(
-        "points that keep the aligned model's accuracy there to half a point. Hypervolume: of the points that no other"
-    )
-    print("one of the same row beats on `select`, as a share of the box of the best of all rows on the same questions;")
-    print("points that were not asked the questions of `report` add nothing there. Both parents are in every row.")
+    say(MEASURING)
     if dense is not None:
-        print(f"The last row is a control: all single lambdas of {options.dense.name}, the same pair and questions.")
+        say(f"The last row is a control: all single lambdas of {options.dense.name}, the same pair and questions.")
     for seed, run in enumerate(runs):
         print_seed(seed, run, dense)
     print_differences(runs, dense)
@@ -594,13 +599,17 @@ def print_seed(seed: int, run: Run, dense: Run | None) -> None:
 
 def print_differences(runs: Sequence[Run], dense: Run | None) -> None:
     """From the best single lambda, of the grid and of the dense run, to the best by groups, question by question."""
-    print("\nFrom the selected single lambda to the point that is selected by groups, on `report`, paired by question,")
-    print("with 95 % normal intervals:\n")
+    say(
+        "From the selected single lambda to the point that is selected by groups, on `report`, paired by question, "
+        "with 95 % normal intervals:"
+    )
+    print()
     print("| seed | from | accuracy, points | NLL | Brier |\n| --: | :-- | --: | --: | --: |")
     for seed, run in enumerate(runs):
         by_groups = run.only(BY_GROUPS)
         after = run.predictions(by_groups.selected)
-        for name, each in {COARSE: run.only(COARSE)}.items() | ({DENSE: dense}.items() if dense else set()):
+        singles = {COARSE: run.only(COARSE)} | ({DENSE: dense} if dense else {})
+        for name, each in singles.items():
             found = changes(each.predictions(each.selected), after)
             print(f"| {seed} | {name}: {lambdas_text(each.points[each.selected])} | {' | '.join(found)} |")
 
@@ -635,6 +644,11 @@ def values_text(values: Floats) -> str:
     return f"{100 * values[0, 0]:.2f} %, {values[0, 1]:.4f}" if len(values) else "not asked"
 
 
+def say(text: str) -> None:
+    """Print a paragraph."""
+    print(f"\n{textwrap.fill(' '.join(text.split()), WIDTH, break_on_hyphens=False)}")
+
+
 def versions() -> str:
     numerics = f"numpy {np.__version__}, scipy {scipy.__version__}, optuna {optuna.__version__}"
     return f"Python {platform.python_version()}, {numerics}"
@@ -646,7 +660,8 @@ def main() -> None:
     replayed = commands.add_parser("one", help="one lambda, replayed on a dense sweep")
     replayed.add_argument("run", type=Path, metavar="DENSE_RUN")
     replayed.add_argument("--seeds", type=int, default=10, help="divisions of the questions")
-    replayed.add_argument("--trials", type=int, default=40, help="of each study")
+    replayed.add_argument("--trials", type=int, default=30, help="of each study")
+    replayed.add_argument("--note", action="append", default=[], metavar="TEXT", help="printed as it is")
     replayed.add_argument("--figure", type=Path, metavar="PNG")
     replayed.set_defaults(do=one)
     measured = commands.add_parser("groups", help="lambdas by groups, measured on the demo pair")

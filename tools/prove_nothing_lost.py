@@ -114,7 +114,10 @@ class Starter:
         process = self._context.Process(
             target=command, args=(list(arguments), out, self._folder / said, self.trace, cut, own)
         )
+        (self._folder / said).unlink(missing_ok=True)
         process.start()
+        while not (self._folder / said).exists() and process.is_alive():
+            time.sleep(0.001)  # what comes earlier is not merge-calib's
         return process
 
     def said(self, said: str = "said") -> str:

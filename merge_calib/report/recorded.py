@@ -71,6 +71,8 @@ def truncated_prompts(results: Results) -> dict[str, int]:
 
 def _unmeasured(results: Results) -> list[str]:
     """A run that was cut off: what is said of its points may change."""
+    if results.run.search is not None and not results.run.search["done"]:
+        return ["**This run is not finished: its search was cut off.** The same command goes on from here."]
     if not results.unmeasured:
         return []
     missing = count_text(results.unmeasured, "planned point")
