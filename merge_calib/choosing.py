@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from merge_calib.inference.hopeless import looks, order
 from merge_calib.measuring import Facts, Ready, ask, how_asked
 from merge_calib.merging.point import MergePoint
@@ -57,12 +59,8 @@ def chunked(tasks: Sequence[TaskSet], rows: Rows, seed: int) -> tuple[Rows, ...]
 def lacks_choosing(
     run: RunDirectory, point: MergePoint, tasks: Sequence[TaskSet], methods: Sequence[ConfidenceMethod]
 ) -> bool:
-    """Whether neither the choosing questions alone nor all questions of `point` were asked, nor it was stopped."""
-    if run.stopped(point) is not None:
-        return False
-    return not all(
-        run.has(point, task.name, c, "select") or run.has(point, task.name, c) for task in tasks for c in methods
-    )
+    """Whether neither the choosing questions alone nor all questions of `point` were asked."""
+    return any(_lacking(run, point, task, methods) for task in tasks)
 
 
 def measure_choosing(
@@ -79,7 +77,7 @@ def measure_choosing(
 ) -> None:
     """Ask the choosing questions, and record the answers: to all of them, or to those until `look` said stop.
 
-    Without looks, what a run that was cut off left of a task is not asked again.
+    What is recorded of a task is not asked again; nor, without looks, what a run that was cut off left of it.
     Raises ScoringError for scores that are not finite; nothing is recorded then.
     """
     session = _Session(run, point, choosing, methods, questionnaire, ready, watch)
@@ -112,6 +110,7 @@ class _Session:
         self._began = time.perf_counter()
         self._facts: dict[str, Facts] = {}
         self._parts: dict[str, dict[ConfidenceMethod, list[ChoiceScores]]] = {}
+        self._wanted = {task.name: _lacking(run, point, task, methods) for task in choosing.tasks}
 
     def ask(self, chunk: int) -> None:
         """Put the questions of one chunk to the model; those of a task are saved as soon as all are answered."""
@@ -120,9 +119,11 @@ class _Session:
             if self._is_kept(task):
                 self._facts[task.name] = {}
             elif questions:
-                self._ask(task, questions)
-                if len(self._choosing.chunks) == 1:
-                    self._save(task)
+                self._recall(task, questions)
+                if self._wanted[task.name]:
+                    self._ask(task, questions)
+                    if len(self._choosing.chunks) == 1:
+                        self._save(task)
 
     @property
     def answered(self) -> Answered:
@@ -135,31 +136,58 @@ class _Session:
         if len(self._choosing.chunks) > 1:
             for task in tasks:
                 self._save(task, stopped=stopped is not None)
-        measured = {task.name: (self._methods, self._facts[task.name]) for task in tasks}
+        measured = {task.name: (self._wanted[task.name], self._facts[task.name]) for task in tasks}
         self._run.record(self._point, measured, merge_facts, "select" if stopped is None else "some", stopped)
+
+    def _recall(self, task: TaskSet, questions: tuple[int, ...]) -> None:
+        """Take the answers that the run has recorded by other methods."""
+        asked = {task.questions[i].id for i in questions}
+        for method in self._methods:
+            if method not in self._wanted[task.name]:
+                known = _recorded(self._run, self._point, task, method)
+                assert known is not None
+                rows = np.array([id in asked for id in known.ids])
+                self._parts.setdefault(task.name, {}).setdefault(method, []).append(known.take(rows))
 
     def _ask(self, task: TaskSet, questions: tuple[int, ...]) -> None:
         model, budget = self._ready()
+        wanted = self._wanted[task.name]
         if self._advance is ignored:
             rows = self._choosing.rows
-            sheets = [self._questionnaire.sheet(t, self._methods, rows[t.name]) for t in self._choosing.tasks]
+            lacking = [(t, methods) for t in self._choosing.tasks if (methods := self._wanted[t.name])]
+            sheets = [self._questionnaire.sheet(t, methods, rows[t.name]) for t, methods in lacking]
             self._advance = self._watch(self._point.name, sum(sheet.tokens for sheet in sheets), "tokens")
-        found = ask(model, budget, self._questionnaire, task, self._methods, self._advance, questions)
+        found = ask(model, budget, self._questionnaire, task, wanted, self._advance, questions)
         for method, scores in found.items():
             assert isinstance(scores, ChoiceScores)
             self._parts.setdefault(task.name, {}).setdefault(method, []).append(scores)
         self._facts[task.name] = how_asked(model, budget, self._began)
 
     def _save(self, task: TaskSet, *, stopped: bool = False) -> None:
-        for method, parts in self._parts.get(task.name, {}).items():
+        for method in self._wanted[task.name]:
+            parts = self._parts[task.name][method]
             whole = _joined(parts) if stopped else in_order(parts, self._choosing.ids(task))
             self._run.save(self._point, task.name, method, whole, "some" if stopped else "select")
 
     def _is_kept(self, task: TaskSet) -> bool:
-        ids = self._choosing.ids(task)
-        return len(self._choosing.chunks) == 1 and all(
-            self._run.kept(self._point, task.name, method, ids, "select") for method in self._methods
-        )
+        """Whether a run that was cut off left all that is wanted of a task, where nobody looks at it."""
+        ids, wanted = self._choosing.ids(task), self._wanted[task.name]
+        is_one = len(self._choosing.chunks) == 1 and bool(wanted)
+        return is_one and all(self._run.kept(self._point, task.name, method, ids, "select") for method in wanted)
+
+
+def _lacking(
+    run: RunDirectory, point: MergePoint, task: TaskSet, methods: Sequence[ConfidenceMethod]
+) -> tuple[ConfidenceMethod, ...]:
+    """The methods by which the run has recorded neither the choosing questions of a task nor all of them."""
+    return tuple(c for c in methods if not (run.has(point, task.name, c, "select") or run.has(point, task.name, c)))
+
+
+def _recorded(run: RunDirectory, point: MergePoint, task: TaskSet, method: ConfidenceMethod) -> ChoiceScores | None:
+    """What the run has recorded of a task: all of it, or the choosing questions."""
+    found = run.scores(point, task.name, method) or run.scores(point, task.name, method, "select")
+    assert found is None or isinstance(found, ChoiceScores)
+    return found
 
 
 def _joined(parts: Sequence[ChoiceScores]) -> ChoiceScores:

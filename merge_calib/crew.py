@@ -1,8 +1,10 @@
 """Workers on this host, each a process of its own: `merge-calib worker` on a GPU each, or on the CPU."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,7 @@ from merge_calib.progress import Watch
 from merge_calib.run_directory import RunDirectory
 
 STORAGE = "MERGE_CALIB_STORAGE"  # the environment is seen by fewer eyes than a command line: a URL has a password
+COORDINATOR = "MERGE_CALIB_COORDINATOR"  # the process number of the sweep that started a worker
 PAUSE = 0.2  # seconds between two looks at the workers
 PATIENCE = 20.0  # seconds that a worker which is told to stop may take
 
@@ -53,6 +56,19 @@ def devices_for(workers: int, device: torch.device) -> list[str]:
     return [f"cuda:{i % torch.cuda.device_count()}" for i in range(workers)]
 
 
+def end_with_coordinator() -> None:
+    """Have this worker end when the sweep that started it is gone: one that was killed cannot tell it to."""
+    coordinator = os.environ.get(COORDINATOR)
+    if coordinator is not None:
+        threading.Thread(target=_end_without, args=(int(coordinator),), daemon=True).start()
+
+
+def _end_without(coordinator: int) -> None:
+    while os.getppid() == coordinator:
+        time.sleep(PAUSE)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @contextmanager
 def _crew(run: RunDirectory, plan: SweepPlan) -> Iterator[Sequence["subprocess.Popen[bytes]"]]:
     """The running workers; none outlives the block, nor this process where it is told to end (SIGINT, SIGTERM)."""
@@ -81,10 +97,13 @@ def _end(crew: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 
 def _environment(plan: SweepPlan) -> dict[str, str]:
-    """Each worker has its share of the cores."""
-    threads = max(1, torch.get_num_threads() // plan.workers)
+    """On a CPU as many threads as one worker alone would have, for sums in other parts have other last bits."""
+    threads = torch.get_num_threads()
+    if plan.device.type == "cuda":
+        threads = max(1, threads // plan.workers)
     storage = {} if plan.storage is None else {STORAGE: plan.storage}
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), **storage}
+    inherited = {name: value for name, value in os.environ.items() if name != STORAGE}
+    return {**inherited, "OMP_NUM_THREADS": str(threads), COORDINATOR: str(os.getpid()), **storage}
 
 
 def _log(run: RunDirectory, i: int) -> Path:

@@ -1,14 +1,15 @@
 """The pair as one model, into which the weights of any point are put and which then is asked what the run lacks."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 
 from merge_calib.answers import division_of
 from merge_calib.calibration.measurement import macro_average, measure
-from merge_calib.choosing import Choosing, Look, chunked, lacks_choosing, measure_choosing
+from merge_calib.choosing import Answered, Choosing, Look, chunked, lacks_choosing, measure_choosing
 from merge_calib.errors import ScoringError
 from merge_calib.measuring import measure_point, missing
 from merge_calib.merging.merger import Merger
@@ -57,7 +58,8 @@ class Experiment:
             return False
         if whole:
             return bool(missing(self._run, point, self._prepared.tasks, self._plan.confidence))
-        return lacks_choosing(self._run, point, self.choosing.tasks, self._choice_methods)
+        is_stopped = self._stopped(point) is not None
+        return not is_stopped and lacks_choosing(self._run, point, self.choosing.tasks, self._choice_methods)
 
     def measure(self, point: MergePoint, *, whole: bool, look: Look, confirm: Confirm) -> str | None:
         """Measure what the run lacks of `point`; gives the reason where it cannot be, which the run then keeps.
@@ -80,8 +82,8 @@ class Experiment:
         """What a search hears of `point`, on the questions that choose; None where it failed."""
         if self._run.failure(point) is not None:
             return None
-        stopped = self._run.stopped(point)
-        if stopped is not None and self.lacks(point, whole=True):
+        stopped = self._stopped(point)
+        if stopped is not None:
             return Outcome(stopped["measures"], stopped=True)
         scores = {task.name: self._chosen(point, task) for task in self.choosing.tasks}
         confidence = self._plan.confidence[0]
@@ -145,6 +147,23 @@ class Experiment:
         chunks = (rows,) if self._plan.early_stopping is None else chunked(tasks, rows, self._plan.seed)
         return Choosing(tasks, rows, chunks)
 
+    @cached_property
+    def _looked_for(self) -> dict[str, Any]:
+        """What a point was looked at for: a point that was stopped by other questions or objectives is not hopeless."""
+        return {
+            "tasks": {task.name: task.sha256 for task in self.choosing.tasks},
+            "confidence": self._plan.confidence[0],
+            "objectives": list(self._plan.objectives),
+            "bins": self._plan.bins,
+            "select_fraction": self._plan.analysis.select_fraction,
+            "early_stopping": self._plan.early_stopping,
+        }
+
+    def _stopped(self, point: MergePoint) -> dict[str, Any] | None:
+        """Why this search stopped asking `point`; None where it did not, whatever another one did."""
+        found = self._run.stopped(point)
+        return found if found is not None and found["looked_for"] == self._looked_for else None
+
     def _chooses(self, task: TaskSet) -> Booleans:
         """The mask (N,) of the questions that choose; with cross-fitting, which only a grid takes, all do."""
         division = division_of(self._run, task.name, task.ids, self._plan.analysis, divides=True)
@@ -167,10 +186,14 @@ class Experiment:
             asked = missing(run, point, self._prepared.tasks, self._plan.confidence)
             measure_point(run, point, asked, questionnaire, ready, self._watch, facts, confirm)
         else:
-            methods = self._choice_methods
+            methods, look = self._choice_methods, partial(self._look, look)
             measure_choosing(
                 run, point, self.choosing, methods, questionnaire, ready, self._watch, facts, look, confirm
             )
+
+    def _look(self, look: Look, answered: Answered) -> Mapping[str, Any] | None:
+        reason = look(answered)
+        return None if reason is None else {**reason, "looked_for": self._looked_for}
 
     @property
     def _choice_methods(self) -> tuple[ConfidenceMethod, ...]:

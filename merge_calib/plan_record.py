@@ -25,7 +25,7 @@ def plan_record(plan: SweepPlan) -> dict[str, Any]:
         "parents": {k: _absolute(v) if k in _MODELS else v for k, v in asdict(plan.parents).items()},
         "analysis": plan.analysis.record(),
         "tasks": [_absolute_task(task) for task in plan.tasks],
-        "storage": None if plan.storage is None else masked(plan.storage),
+        "storage": None if plan.storage is None else _absolute_storage(plan.storage),
     }
     return {name: _plain(value) for name, value in values.items()}
 
@@ -42,10 +42,7 @@ def plan_of(run: Mapping[str, Any], out: Path, device: torch.device, storage: st
         raise RunDirectoryError(f"{out / 'run.json'} has no plan that a worker could follow; give the sweep again")
     try:
         values = dict(run["plan"])
-        if storage is None and HIDDEN in (values["storage"] or ""):
-            raise InputError(
-                f"--storage: the run does not keep the password of {values['storage']}; give the whole URL"
-            )
+        values["storage"] = _storage(values, out, storage)
         parents: dict[str, Any] = {
             name: tuple(v) if isinstance(v, list) else v for name, v in values.pop("parents").items()
         }
@@ -58,7 +55,6 @@ def plan_of(run: Mapping[str, Any], out: Path, device: torch.device, storage: st
         values["ranges"] = {name: tuple(ends) for name, ends in values["ranges"].items()}
         values["group_lambdas"] = {name: tuple(lambdas) for name, lambdas in values["group_lambdas"].items()}
         values["analysis"] = Analysis.of({"analysis": values["analysis"]})
-        values["storage"] = storage or values["storage"]
         # A worker is never alone, which matters to storages that only one may use.
         return SweepPlan(parents=Parents(**parents), out=out, device=device, workers=2, **values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -67,12 +63,36 @@ def plan_of(run: Mapping[str, Any], out: Path, device: torch.device, storage: st
         ) from error
 
 
+def _storage(values: Mapping[str, Any], out: Path, given: str | None) -> str | None:
+    """Where the study of a run is; `given`, with a password or by another host's name, must be the same place."""
+    known: str | None = values["storage"]
+    if values["search"] != "optuna" or given is None:
+        if HIDDEN in (known or ""):
+            raise InputError(f"--storage: the run does not keep the password of {known}; give the whole URL")
+        return known
+    if known is None or _last_name(given) != _last_name(known):
+        raise InputError(
+            f"--storage {masked(given)}: the study of the run is in {known or out / 'study.journal'}; a worker that "
+            "asked another one would search on its own (--storage may come from MERGE_CALIB_STORAGE)"
+        )
+    return given
+
+
+def _last_name(storage: str) -> str:
+    """The name of the file or of the database."""
+    return storage.partition("?")[0].rpartition("/")[2]
+
+
 def _absolute(value: Any) -> Any:
     """A path of this machine in full; names of the hub and of benchmarks as they are."""
     if isinstance(value, list | tuple):
         return [_absolute(each) for each in value]
     is_path = isinstance(value, str) and Path(value).exists()
     return str(Path(value).resolve()) if is_path else value
+
+
+def _absolute_storage(storage: str) -> str:
+    return masked(storage) if "://" in storage else str(Path(storage).resolve())
 
 
 def _absolute_task(task: str) -> str:

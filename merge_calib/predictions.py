@@ -47,7 +47,8 @@ def predictions_of(run: RunDirectory, answers: Mapping[tuple[str, str], Answers]
         return ()
     options = tuple(search["options"].items())
     points = {lam: MergePoint(search["method"], lam, options) for lam in (*search["nodes"], *places(search))}
-    wanted = [lam for lam in places(search) if not any(points[lam] in known.scores for known in answers.values())]
+    recorded = set(run.points())  # of whichever nothing is predicted, however little was asked of it
+    wanted = [lam for lam in places(search) if points[lam] not in recorded]
     found: list[Prediction] = []
     for confidence in dict.fromkeys(confidence for _, confidence in answers):
         by_task = {task: known for (task, c), known in answers.items() if c == confidence}

@@ -10,7 +10,7 @@ Points that a search asked the choosing questions alone have rows of the split `
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -79,7 +79,7 @@ class Results:
                 if found is not None:
                     answers[task, confidence] = found
         rows = tuple(_rows(run, points, answers))
-        explored = tuple(_explored(run, [p for p in points if p not in {row.point for row in rows}]))
+        explored = tuple(_explored(run, points, rows))
         return cls(run, analysis, answers, rows, explored, predictions_of(run, answers))
 
     @property
@@ -333,20 +333,28 @@ def _rows(run: RunDirectory, points: Sequence[Point], answers: Mapping[tuple[str
                 yield from (_mean(rows) for rows in zip(*measured, strict=True))
 
 
-def _explored(run: RunDirectory, points: Sequence[Point]) -> Iterator[Result]:
-    """What points answered that a search asked the choosing questions alone: by task, and the mean over all of them."""
+def _explored(run: RunDirectory, points: Sequence[Point], rows: Sequence[Result]) -> Iterator[Result]:
+    """What points answered to the choosing questions of tasks of which they were asked no others, and the mean.
+
+    rows: of tasks that were asked whole
+    """
+    whole = {(row.point, row.task, row.confidence): row for row in rows if row.split == "select"}
     for point in points:
         for confidence in (c for c in CONFIDENCE_METHODS if c in _confidences(run.plan) and c != NEXT_TOKEN):
             tasks = _tasks_of(run.plan, confidence)
-            known = {task: run.scores(point, task, confidence, "select") for task in tasks}
-            found = [
-                Result(point, task, confidence, "select", measure(scores, confidence, run.plan["bins"]))
-                for task, scores in known.items()
-                if scores is not None
-            ]
-            yield from found
-            if found and len(found) == len(tasks):
-                yield _mean(found)
+            found = [whole.get((point, t, confidence)) or _only_chosen(run, point, t, confidence) for t in tasks]
+            known = [row for row in found if row is not None]
+            alone = [row for row in known if (point, row.task, confidence) not in whole]
+            yield from alone
+            if alone and len(known) == len(tasks):
+                yield _mean([replace(row, floors={}) for row in known])
+
+
+def _only_chosen(run: RunDirectory, point: Point, task: str, confidence: str) -> Result | None:
+    scores = run.scores(point, task, confidence, "select")
+    if scores is None:
+        return None
+    return Result(point, task, confidence, "select", measure(scores, confidence, run.plan["bins"]))
 
 
 def _measured(run: RunDirectory, point: Point, answers: Answers, task: str, confidence: str) -> Iterator[Result]:

@@ -228,6 +228,8 @@ class RunDirectory:
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
                 scores[task][confidence] = {"file": path.relative_to(self.path).as_posix(), "sha256": digest, **facts}
         content = {key: before[key] for key in (*_KEYS.values(), "stopped") if key in before}
+        if part != "some":  # it was asked on after all
+            content.pop("stopped", None)
         content |= {_KEYS[part]: scores} | ({"stopped": dict(stopped)} if stopped is not None else {})
         self._write_record(point, {**content, **self._merge(point, merge)})
 

@@ -10,7 +10,7 @@ from merge_calib.frontier import undominated
 from merge_calib.inference.hopeless import estimate, hopeless
 from merge_calib.merging.point import MergePoint
 from merge_calib.scores import Predictions
-from merge_calib.search.objectives import losses
+from merge_calib.search.objectives import are_known, losses
 from merge_calib.search.strategy import Outcome
 
 
@@ -29,7 +29,7 @@ class Incumbents:
 
     def hear(self, point: MergePoint, outcome: Outcome | None) -> None:
         """Take in what was measured; points that failed or were stopped are compared with nothing."""
-        if outcome is not None and not outcome.stopped:
+        if outcome is not None and not outcome.stopped and are_known(outcome.measures, self._objectives):
             self._outcomes[point.name] = outcome
 
     def look(self, answered: Answered) -> Mapping[str, Any] | None:
@@ -71,5 +71,11 @@ def _same_questions(outcome: Outcome, answered: Answered) -> dict[str, Predictio
     found = {task: scores.predictions for task, scores in outcome.scores.items()}
     for task, scores in answered.items():
         place = {id: i for i, id in enumerate(outcome.scores[task].ids)}
-        found[task] = outcome.scores[task].predictions.take(np.array([place[id] for id in scores.ids]))
+        p = outcome.scores[task].predictions.take(np.array([place[id] for id in scores.ids]))
+        found[task] = _narrowed(p, scores.mask.shape[1])
     return found
+
+
+def _narrowed(p: Predictions, options: int) -> Predictions:
+    """Without the columns that only other questions need, which have more options."""
+    return Predictions(p.log_probabilities[:, :options], p.probabilities[:, :options], p.answers, p.mask[:, :options])

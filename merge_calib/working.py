@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from merge_calib.choosing import Answered
@@ -55,10 +55,22 @@ class Worker:
                 time.sleep(PAUSE)
             elif self._measured(point, whole=self.strategy.asks_whole):
                 self._hear(point)
-        for point in () if self.strategy.asks_whole else self._finalists():
+        if not self.strategy.asks_whole:
+            self._restore()
+            while not self._are_finished(self._finalists()):
+                pass  # one of them failed, and without it others may be finalists
+        self._retain_all()
+
+    def _are_finished(self, points: Sequence[MergePoint]) -> bool:
+        """Ask `points` what they were not asked yet; False where one failed at that, of which nothing is known then."""
+        for point in points:
             while not self._measured(point, whole=True):
                 time.sleep(PAUSE)
-        self._retain_all()
+        failed = [point for point in points if self._heard[point] is not None and self.run.failure(point) is not None]
+        for point in failed:
+            self._heard[point] = None
+            self._warn(point)
+        return not failed
 
     def _restore(self) -> None:
         """Measure again what the search has heard of and the run has lost, each beside what was heard before it."""
@@ -68,7 +80,6 @@ class Worker:
         self._catch_up()
 
     def _finalists(self) -> tuple[MergePoint, ...]:
-        self._restore()
         plan = self.plan
         return finalists(self._heard, plan.objectives, plan.analysis.rule, plan.min_accuracy)
 
@@ -85,9 +96,12 @@ class Worker:
     def _hear(self, point: MergePoint) -> None:
         self.strategy.hear(point, self.experiment.outcome(point))
         self._catch_up()
+        self._warn(point)
+
+    def _warn(self, point: MergePoint) -> None:
         reason = self.run.failure(point)
         if reason:
-            warnings.warn(f"{reason}; the point is left out", PointLeftOutWarning, stacklevel=3)
+            warnings.warn(f"{reason}; the point is left out", PointLeftOutWarning, stacklevel=4)
 
     def _measured(self, point: MergePoint, *, whole: bool) -> bool:
         """Measure `point` unless it is; False where another worker is at it."""

@@ -170,3 +170,19 @@ def refused(call, tmp_path, *arguments) -> str:
     assert "Traceback" not in said
     assert not out.exists()
     return said
+
+
+@pytest.fixture
+def count_scoring(monkeypatch):
+    """Counts how often a task is put to the model."""
+    import merge_calib.measuring as measuring_module
+
+    asked = []
+    original = measuring_module.score
+
+    def counting(model, questionnaire, task, confidences, *rest):
+        asked.append((task.name, tuple(confidences)))
+        return original(model, questionnaire, task, confidences, *rest)
+
+    monkeypatch.setattr(measuring_module, "score", counting)
+    return asked

@@ -142,7 +142,7 @@ def test_the_spread_of_a_debiased_difference_is_that_over_new_questions():
     found = []
     for i in range(200):
         rows = np.arange(300 * i, 300 * (i + 1))
-        (behind,) = compare(one(one_.take(rows)), {"i": one(other.take(rows))}, ["sce"])["i"]
+        behind, _ = compare(one(one_.take(rows)), {"i": one(other.take(rows))}, ["sce"])["i"]
         found.append((behind.value, behind.spread))
     values, spreads = np.array(found).T
     ratio = np.sqrt((spreads**2).mean()) / values.std(ddof=1)
@@ -178,7 +178,7 @@ def slow_behind(parts, objective):
 def test_comparisons_equal_a_plain_recount_over_tasks_of_different_sizes(objective):
     made = {"a": family(4, 40, 3), "b": family(5, 75, 5)}
     point, other = ({t: f(*kind) for t, f in made.items()} for kind in ((0.9, 2.0), (0.4, 1.2)))
-    (found,) = compare(point, {"i": other}, [objective])["i"]
+    found, *_ = compare(point, {"i": other}, [objective])["i"]
     want = slow_behind([(point[t], other[t]) for t in made], objective)
     assert (found.value, found.spread) == pytest.approx(want, rel=1e-9, abs=1e-13)
 
@@ -186,7 +186,7 @@ def test_comparisons_equal_a_plain_recount_over_tasks_of_different_sizes(objecti
 def test_differences_are_paired():
     answered = family(6, 400)
     near, far = answered(0.4, 1.2), answered(0.42, 1.25)
-    (paired, _) = compare(one(far), {"i": one(near)}, BOTH)["i"]
+    paired, *_ = compare(one(far), {"i": one(near)}, BOTH)["i"]
     alone = [jackknife(p, Measure("accuracy")).variance for p in (near, far)]
     assert paired.spread < 0.5 * math.sqrt(sum(alone))
 
@@ -223,7 +223,7 @@ def test_a_far_worse_point_is_stopped_at_the_first_look():
     assert verdict is not None
     assert verdict.asked == 125
     assert verdict.incumbent == "good"
-    assert [b.measure for b in verdict.behind] == ["accuracy", "sce2 in 10 bins"]
+    assert [b.measure for b in verdict.behind] == ["accuracy", "sce2 in 10 bins", "sce in 10 bins"]
     assert all(0 < b.low < b.value for b in verdict.behind)
 
 
@@ -256,10 +256,25 @@ def test_equal_accuracy_never_stops():
     answered = family(13, 2000)
     calm, loud = answered(0.4, 1.0), answered(0.4, 4.0)  # the same predictions
     assert (calm.hit == loud.hit).all()
-    (accuracy, error) = compare(one(loud), {"calm": one(calm)}, BOTH)["calm"]
+    accuracy, error, _ = compare(one(loud), {"calm": one(calm)}, BOTH)["calm"]
     assert accuracy.value == 0
     assert error.value > 10 * error.spread
     assert hopeless(one(loud), {"calm": one(calm)}, confidence=0.5) is None
+
+
+def test_a_point_that_is_better_by_the_error_itself_is_not_stopped_by_its_square():
+    """The square weighs one bad bin more than many that are a little off; the objective is the error."""
+    answers = np.arange(4000) % 2  # the first option is right in half of the questions
+
+    def forecast(*confidences):
+        confidence = np.repeat(confidences, 2000)
+        return Predictions.from_probabilities(np.stack([confidence, 1 - confidence], axis=1), answers)
+
+    point, incumbent = forecast(0.51, 0.84), forecast(0.7, 0.7)  # off by .01 and .34, and by .2
+    _, square, error = compare(one(point), {"i": one(incumbent)}, BOTH)["i"]
+    assert square.value > 5 * square.spread
+    assert error.value < 0
+    assert hopeless(one(point), {"i": one(incumbent)}, ("sce", "ece")) is None
 
 
 def test_an_equal_error_never_stops():

@@ -136,7 +136,43 @@ class TestStudy:
         assert len(found["honest"]) == 14
 
 
+def test_no_two_rows_have_one_key_after_several_searches_in_one_run(pair_folders, quiz, tmp_path):
+    out = tmp_path / "out"
+    more = write_questions(tmp_path / "more.jsonl", 24, seed=6)
+    both = replace(plan(pair_folders, quiz, out, **FAST), tasks=(str(quiz), str(more)))
+    sweep(plan(pair_folders, quiz, out, lambdas="0,0.75,1", **FAST))
+    results = sweep(replace(both, search="optuna", trials=6, sampler="random", lambdas=(0.0, 1.5)))
+    half = {(row.task, row.split) for row in results.explored if row.point.lam == 0.75}
+    assert half <= {("more", "select"), ("mean", "select")}
+    results = sweep(replace(both, search="adaptive", tolerance=0.4, lambdas=(0.0, 1.5)))
+    assert results.predicted
+    keys = [(row["point"], row["task"], row["confidence"], row["split"]) for row in rows(out)]
+    assert len(set(keys)) == len(keys)
+
+
 class TestEarlyStopping:
+    def test_chunks_may_lack_the_questions_that_have_most_options(self, pair_folders, tmp_path):
+        questions = write_questions(tmp_path / "many.jsonl", 420, seed=1)
+        lines = [json.loads(line) for line in questions.read_text().splitlines()]
+        lines[0]["choices"] = ["a", "b", "c", "d", "e"]
+        questions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        options = {"search": "optuna", "trials": 2, "sampler": "random", "early_stopping": 0.5}
+        results = sweep(plan(pair_folders, questions, tmp_path / "out", **options, **FAST))
+        assert results.run.search["complete"] == 4
+
+    def test_recorded_answers_are_not_asked_again_for_another_task(self, stopped, tmp_path, count_scoring):
+        """Nor does a stop by some questions hold for others."""
+        asked, results, _ = stopped
+        kept = {path: path.stat().st_mtime_ns for path in results.run.path.rglob("*.npz")}
+        count_scoring.clear()
+        other = write_questions(tmp_path / "other.jsonl", 60, seed=2)
+        again = sweep(replace(asked, tasks=(*asked.tasks, str(other)), early_stopping=None))
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept
+        assert not again.stopped
+        assert again.run.search["complete"] == 8
+        of_many = [task for task, _ in count_scoring].count("many")
+        assert of_many < [task for task, _ in count_scoring].count("other")
+
     @pytest.fixture
     def stopped(self, pair_folders, tmp_path, monkeypatch):
         """A study in which every point past the fourth that is asked is found hopeless at the first look."""
@@ -252,6 +288,20 @@ class TestFinalists:
             points[0.8]: None,
         }
         assert finalists(heard, ("accuracy", "sce"), Rule()) == (*PARENTS, points[0.2], points[0.6])
+
+    def test_the_best_single_lambda_stands_beside_lambdas_by_groups(self):
+        groups = MergePoint("linear", None, groups=(("mlp", 0.2), ("rest", 0.7)))
+        single = MergePoint("linear", 0.5)
+        heard = {PARENTS[0]: outcome(0.5, 0.1), PARENTS[1]: outcome(0.6, 0.2), single: outcome(0.6, 0.1)}
+        heard[groups] = outcome(0.7, 0.05)
+        assert finalists(heard, ("accuracy", "sce"), Rule()) == (*PARENTS, single, groups)
+
+    def test_points_of_which_an_objective_is_unknown_are_none(self):
+        unknown, known = MergePoint("linear", 0.3), MergePoint("linear", 0.6)
+        heard = {PARENTS[0]: outcome(0.5, 0.1), PARENTS[1]: outcome(0.6, 0.2)}
+        heard[unknown] = Outcome({"accuracy": 0.6, "sce": 0.1, "auroc": None})
+        heard[known] = Outcome({"accuracy": 0.6, "sce": 0.15, "auroc": 0.7})
+        assert known in finalists(heard, ("accuracy", "auroc"), Rule())
 
     def test_points_that_were_stopped_are_none(self):
         point = MergePoint("linear", 0.5)

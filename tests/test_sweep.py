@@ -60,20 +60,6 @@ def rows(out: Path, split: str = "all") -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["split"] == split]
 
 
-@pytest.fixture
-def count_scoring(monkeypatch):
-    """Counts how often a task is put to the model."""
-    asked = []
-    original = measuring_module.score
-
-    def counting(model, questionnaire, task, confidences, *rest):
-        asked.append((task.name, tuple(confidences)))
-        return original(model, questionnaire, task, confidences, *rest)
-
-    monkeypatch.setattr(measuring_module, "score", counting)
-    return asked
-
-
 def test_a_sweep_leaves_the_run_directory_of_the_design(pair_folders, questions, tmp_path):
     sweep(plan(pair_folders, questions, tmp_path / "out", confidence=ALL))
     found = rows(tmp_path / "out")

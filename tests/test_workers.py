@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,11 @@ from merge_calib.files import is_running
 from merge_calib.search.storage import open_storage
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
-PATIENCE = 120.0  # seconds that anything here may take on a busy machine
+PATIENCE = 45.0  # seconds that anything here may take on a busy machine
 LEFT = "nothing is left to measure in"
 TRIALS = 8
-GRID = ["--lambdas", "0:1.5:0.125"]
-ADAPTIVE = ["--search", "adaptive", "--budget", "6"]
+GRID = ["--lambdas", "0:1:0.125"]
+ADAPTIVE = ["--search", "adaptive", "--budget", "6", "--lambdas", "0:1:0.25"]
 OPTUNA = ["--search", "optuna", "--sampler", "random", "--trials", str(TRIALS)]
 
 
@@ -98,7 +99,7 @@ def children(process: int) -> list[int]:
 
 
 def once(starter: Starter, killed: tuple[int, str]) -> None:
-    """Raise unless all was measured once, but for what the killed worker was at, and nobody measured a recorded point."""
+    """Raise unless all was measured once, but for what the killed worker was at, and nobody measured what was there."""
     lines = starter.measured()
     twice = {key for key, times in Counter((point, part) for _, point, part, _ in lines).items() if times > 1}
     left = {(point, part) for process, point, part, _ in lines if int(process) == killed[0] and point == killed[1]}
@@ -113,9 +114,13 @@ def ended(process, starter: Starter, said: str = "said") -> int:
     return process.exitcode
 
 
-def measured_together(starter: Starter, arguments: Sequence[str], out: Path, **environment: str) -> tuple[int, str]:
+def measured_together(
+    starter: Starter, arguments: Sequence[str], out: Path, storage: str | None = None
+) -> tuple[int, str]:
     """A sweep that two workers join, of which one is killed at work; all others end well."""
-    coordinator = starter.start([*arguments, "--out", str(out)], out, environment=environment)
+    where = [] if storage is None else ["--storage", storage]
+    coordinator = starter.start([*arguments, *where, "--out", str(out)], out)
+    environment = {} if storage is None else {"MERGE_CALIB_STORAGE": storage}
     until(lambda: (out / "run.json").exists() and (out / ".leases").exists(), "that the run begins")
     joining = ["worker", str(out), "--device", "cpu"]
     workers = [starter.start(joining, out, said=f"worker {i}", environment=environment) for i in range(2)]
@@ -154,7 +159,7 @@ def test_a_crew_of_three_of_which_one_is_killed_leaves_what_one_worker_leaves(st
     )
     killed = killed_at_work(out, until(lambda: len(found := children(crew.pid)) == 3 and found, "that three begin"))
     assert ended(crew, starter) == 0
-    assert "WorkerEndedWarning: worker " in starter.said()
+    assert re.search(r"worker [012] ended early, see .*: exit code -9", starter.said())
     assert differences(whole, out) == []
     once(starter, killed)
     logs = [(out / "workers" / f"{i}.log").read_text() for i in range(3)]
@@ -198,14 +203,17 @@ def test_workers_of_a_study_in_a_journal_lose_nothing(starter, asked, tmp_path):
 def test_workers_of_a_study_on_a_server_lose_nothing(starter, asked, tmp_path, postgres):
     url = postgres.url(postgres.fresh())
     out = tmp_path / "out"
-    killed = measured_together(starter, [*asked, *OPTUNA], out, MERGE_CALIB_STORAGE=url)
+    killed = measured_together(starter, [*asked, *OPTUNA], out, url)
     require_whole_study(out, url)
     once(starter, killed)
     assert "postgresql" in json.loads((out / "run.json").read_text())["plan"]["storage"]
     assert not [path for path in out.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize(("number", "code", "is_early"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)])
+@pytest.mark.parametrize(
+    ("number", "code", "is_early"),
+    [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False), (signal.SIGKILL, -9, True)],
+)
 def test_a_crew_ends_with_its_sweep_and_the_next_start_goes_on(number, code, is_early, starter, asked, tmp_path):
     out = tmp_path / "out"
     arguments = [*asked, *GRID, "--out", str(out)]
@@ -215,10 +223,10 @@ def test_a_crew_ends_with_its_sweep_and_the_next_start_goes_on(number, code, is_
         until(lambda: set(holders(out)) & set(workers), "that a worker holds a lease")
     os.kill(crew.pid, number)
     assert ended(crew, starter) == code, starter.said()
-    assert not any(map(is_running, workers))
+    until(lambda: not any(map(is_running, workers)), "that the workers end")
     assert "Traceback" not in starter.said()
     assert starter.run(arguments, out).code == 0
-    assert len(list((out / "points").iterdir())) == 13
+    assert len(list((out / "points").iterdir())) == 9
     once(starter, (0, ""))
 
 
@@ -231,9 +239,9 @@ def finished(starter, asked, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run_dir(finished, tmp_path) -> Iterator[Path]:
+def run_dir(finished, tmp_path) -> Path:
     """A copy of it."""
-    yield shutil.copytree(finished, tmp_path / "run")
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def edit(run_dir: Path, **changes) -> None:
@@ -292,10 +300,9 @@ def test_a_worker_needs_a_run(call, tmp_path):
     assert "is no run directory: it has no run.json" in refusal(call, tmp_path / "empty")
 
 
-def test_a_worker_needs_a_sweep(call, pair_folders, questions, tmp_path):
-    made = call("evaluate", pair_folders[0], "--tasks", questions, "--device", "cpu", "--out", tmp_path / "models")
-    assert made[0] == 0, made
-    assert "holds an evaluation; workers help with sweeps only" in refusal(call, tmp_path / "models")
+def test_a_worker_needs_a_sweep(call, run_dir):
+    edit(run_dir, kind="evaluation", models=[], axis="model")
+    assert "holds an evaluation; workers help with sweeps only" in refusal(call, run_dir)
 
 
 def test_a_worker_needs_a_plan(call, run_dir):
@@ -322,12 +329,27 @@ def test_a_worker_needs_the_password_that_the_run_does_not_keep(call, run_dir):
     assert "the run does not keep the password of postgresql://me:***@127.0.0.1:1/db; give the whole URL" in said
 
 
+def test_a_worker_does_not_begin_a_study_of_its_own(call, run_dir, monkeypatch):
+    """Another database than the sweep's, and any where the study lies in the run directory."""
+    elsewhere = "postgresql://me:pw@127.0.0.1:1/other"
+    edit(run_dir, plan__search="optuna", plan__storage="postgresql://me:***@127.0.0.1:1/db")
+    said = refusal(call, run_dir, "--storage", elsewhere)
+    assert "me:***@127.0.0.1:1/other: the study of the run is in postgresql://me:***@127.0.0.1:1/db" in said
+    edit(run_dir, plan__storage=None)
+    assert f"the study of the run is in {run_dir / 'study.journal'}" in refusal(call, run_dir, "--storage", elsewhere)
+
+
+def test_what_the_environment_says_of_a_storage_does_not_matter_to_a_grid(call, run_dir, monkeypatch):
+    monkeypatch.setenv("MERGE_CALIB_STORAGE", "postgresql://me:pw@127.0.0.1:1/db")
+    assert call("worker", run_dir, "--device", "cpu")[0] == 0
+
+
 def test_a_worker_is_told_the_password_in_the_environment(call, run_dir, monkeypatch):
     pytest.importorskip("psycopg")
     edit(run_dir, plan__search="optuna", plan__storage="postgresql://me:***@127.0.0.1:1/db")
     monkeypatch.setenv("MERGE_CALIB_STORAGE", "postgresql://me:pw@127.0.0.1:1/db")
     said = refusal(call, run_dir)
-    assert "postgresql://me:***@127.0.0.1:1/db cannot be used" in said
+    assert "me:***@127.0.0.1:1/db cannot be used" in said
     assert "pw" not in said
 
 

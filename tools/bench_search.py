@@ -51,7 +51,8 @@ from merge_calib.search.study import StudySearch, directions
 from merge_calib.selection import Rule, select
 
 GRIDS = (2, 4, 8, 10, 16, 31, 61, 101)
-STUDIES = ("gp", "tpe", "nsga2", "random")
+STUDIES = ("gp", "tpe", "random")  # over one lambda NSGA-II is random: it mutates one parameter of each child
+PREDICTED_FROM = (11, 21, 51)
 PRICES = (5.0, 10.1)  # forward passes at which studies are looked at
 GOAL_SHARE, GOAL_PRICE = 0.99, 0.1  # of what the dense grid finds, for so much of its passes
 NEIGHBOURS = 4  # stored lambdas that a point between them is interpolated from: a cubic
@@ -67,6 +68,7 @@ that all stored lambdas dominate. It names what no other point beats by what it 
 other half has a box of its own, and all stored lambdas stand there for the best that hindsight could name. Means over
 divisions with 95 % t intervals of the mean; all divisions are of one set of questions, so that the intervals speak of
 these questions, not of others. Until 9 points are measured, all samplers ask the same: parents and seven even lambdas.
+NSGA-II and NSGA-III are left out: they mutate one parameter of each child, here the only one, and so draw as `random`.
 """
 MEASURING = """
 Half of the questions chooses (`select`), always the same half; seeds differ in the study alone. Selected: the lowest
@@ -188,8 +190,8 @@ def search_grid(halves: Halves, count: int) -> Found:
     return Found(len(lambdas), len(lambdas), halves.chooses.best(lambdas))
 
 
-def search_adaptive(halves: Halves) -> tuple[Found, Found]:
-    """The adaptive search: by what it measured alone, and with what it predicts of the other lambdas.
+def search_adaptive(halves: Halves) -> tuple[Found, Found, Found]:
+    """The adaptive search: by what it measured alone; with what it predicts of the others; with these measured too.
 
     A predicted point is in the frontier by its predicted values, but counts afterwards by its true ones.
     """
@@ -198,13 +200,29 @@ def search_adaptive(halves: Halves) -> tuple[Found, Found]:
     measured = sorted(point.lam for point in search.known if point.lam is not None)
     record = search.record()
     predicted = places(record) if record["settled"] else ()
-    nodes = record["nodes"]
+    named = named_by(side, measured, record["nodes"], predicted)
+    count, union = len(measured), sorted({*measured, *named})
+    confirmed = Found(len(union), len(union), side.best(union))
+    return Found(count, count, side.best(measured)), Found(count, count, named), confirmed
+
+
+def search_predicted(halves: Halves, count: int) -> Found:
+    """So many evenly spread lambdas of the dense grid, and the frontier of what they predict of all others."""
+    side, grid = halves.chooses, halves.chooses.dense.grid
+    nodes = [grid[round(i * (len(grid) - 1) / (count - 1))] for i in range(count)]
+    measured = sorted({0.0, 1.0, *nodes})
+    named = named_by(side, measured, nodes, [lam for lam in grid if lam not in measured])
+    return Found(len(measured), len(measured), named)
+
+
+def named_by(
+    side: Side, measured: Sequence[float], nodes: Sequence[float], predicted: Sequence[float]
+) -> tuple[float, ...]:
+    """The frontier of what was measured and of what is predicted from nodes."""
     answered = interpolate(nodes, [side.dense.scores[lam] for lam in nodes], predicted)
     told = [Side(Dense("", {lam: s}, 1)).at(lam) for lam, s in zip(predicted, answered, strict=True)]
     kept = non_dominated(candidates(np.array([*map(side.at, measured), *told])))
-    named = tuple(lam for lam, keep in zip((*measured, *predicted), kept, strict=True) if keep)
-    count = len(measured)
-    return Found(count, count, side.best(measured)), Found(count, count, named)
+    return tuple(lam for lam, keep in zip((*measured, *predicted), kept, strict=True) if keep)
 
 
 def search_study(halves: Halves, sampler: str, trials: int) -> list[Found]:
@@ -256,7 +274,7 @@ class Replays:
 
     halves: Halves
     grids: Mapping[int, Found]
-    adaptive: tuple[Found, Found]
+    adaptive: tuple[Found, Found, Found]
     studies: Mapping[str, Sequence[Found]]
 
     @classmethod
@@ -287,6 +305,10 @@ class Replays:
             yield f"grid of {count}", found
         yield "adaptive (i), measured points", self.adaptive[0]
         yield "adaptive (ii), the frontier it names", self.adaptive[1]
+        yield "adaptive (iii), all of it measured", self.adaptive[2]
+        yield "control: a grid of as many as (ii) names", search_grid(self.halves, len(self.adaptive[1].named))
+        for count in PREDICTED_FROM:
+            yield f"control: predicted from {count} even lambdas", search_predicted(self.halves, count)
         for sampler, states in self.studies.items():
             for price in PRICES:
                 yield f"study by {sampler}, at most {price:g} passes", affordable(states, price)
@@ -307,6 +329,7 @@ def one(options: argparse.Namespace) -> None:
         say(note)
     if options.figure is not None:
         draw(replays, options.figure)
+        say(f"![Found on the choosing half against forward passes; bands are 95 % t intervals]({options.figure.name})")
 
 
 def print_setting(dense: Dense, options: argparse.Namespace) -> None:
@@ -374,7 +397,8 @@ def print_meaning(replays: Sequence[Replays]) -> None:
         f"difference in accuracy between its two ends, on the same questions, is {100 * errors.mean():.2f} points: the "
         f"box is {(heights / errors).mean():.1f} of them high, a step {(steps / errors).mean():.1f}, and its points "
         "were picked as the best of many. So the ratio says how well a search finds what the dense grid finds on these "
-        "very questions, luck included. On the other half the points that the dense grid names on the choosing half "
+        "very questions, luck included. Naming more points can only add to it, even if none was measured: hence the "
+        "column `named` and the control. On the other half the points that the dense grid names on the choosing half "
         f"find {interval_text(judged)} of what hindsight could name there, those of adaptive (ii) "
         f"{interval_text(adaptive)}; difference, paired by division, {interval_text(adaptive - judged, '+')}. What the "
         "dense grid itself lacks there is what its choosing half cannot tell."
@@ -572,10 +596,14 @@ def groups(options: argparse.Namespace) -> None:
     say(MEASURING)
     if dense is not None:
         say(f"The last row is a control: all single lambdas of {options.dense.name}, the same pair and questions.")
-    for seed, run in enumerate(runs):
-        print_seed(seed, run, dense)
+    every = [lines_of(run, dense) for run in runs]
+    for seed, lines in enumerate(every):
+        print_seed(seed, lines)
+    print_ahead(every)
     print_differences(runs, dense)
     print_sentences(runs)
+    for note in options.note:
+        say(note)
 
 
 def measure(folder: Path, seed: int, *more: str) -> None:
@@ -584,17 +612,55 @@ def measure(folder: Path, seed: int, *more: str) -> None:
     subprocess.run([*command, f"--seed={seed}", f"--out={folder}", *more], check=True, stdout=sys.stderr)
 
 
-def print_seed(seed: int, run: Run, dense: Run | None) -> None:
-    rows = {kind: run.only(kind) for kind in KINDS} | ({DENSE: dense} if dense else {})
-    boxes = {split: Box.around(np.concatenate([each.values(split) for each in rows.values()])) for split in SPLITS}
+@dataclass(frozen=True)
+class Line:
+    """What is found among points of one kind; values (L, 2) of the selected one, none where it was not asked."""
+
+    points: int
+    selected: MergePoint
+    values: Mapping[str, Floats]
+    shares: Mapping[str, float]
+
+
+def lines_of(run: Run, dense: Run | None) -> dict[str, Line]:
+    """By kind of points, all held against the same box."""
+    kinds = {kind: run.only(kind) for kind in KINDS} | ({DENSE: dense} if dense else {})
+    boxes = {split: Box.around(np.concatenate([each.values(split) for each in kinds.values()])) for split in SPLITS}
+    return {
+        kind: Line(
+            len(each.splits["select"]),
+            each.points[each.selected],
+            {split: each.values(split, [each.selected]) for split in SPLITS},
+            {split: boxes[split].share(each.values(split, each.named)) for split in SPLITS},
+        )
+        for kind, each in kinds.items()
+    }
+
+
+def print_seed(seed: int, lines: Mapping[str, Line]) -> None:
     print(f"\nSeed {seed}:\n")
     print("| among | points | selected | accuracy and SCE, select | report | hypervolume, select | report |")
     print("| :-- | --: | :-- | --: | --: | --: | --: |")
-    for name, each in rows.items():
-        found = [values_text(each.values(split, [each.selected])) for split in SPLITS]
-        shares = [f"{boxes[split].share(each.values(split, each.named)):.3f}" for split in SPLITS]
-        cells = len(each.splits["select"]), lambdas_text(each.points[each.selected]), *found, *shares
-        print(f"| {name} | {' | '.join(map(str, cells))} |")
+    for kind, row in lines.items():
+        found = [values_text(row.values[split]) for split in SPLITS]
+        shares = [f"{row.shares[split]:.3f}" for split in SPLITS]
+        print(f"| {kind} | {row.points} | {lambdas_text(row.selected)} | {' | '.join((*found, *shares))} |")
+
+
+def print_ahead(every: Sequence[Mapping[str, Line]]) -> None:
+    """In how many seeds groups are ahead of each kind of single lambdas."""
+    say("Seeds in which lambdas by groups are ahead of single ones, by the plain values above:")
+    print("\n| of | lower SCE, select | report | hypervolume, select | report |\n| :-- | --: | --: | --: | --: |")
+    for kind in (kind for kind in every[0] if kind != BY_GROUPS):
+        pairs = [(lines[BY_GROUPS], lines[kind]) for lines in every]
+        cells = []
+        for split in SPLITS:
+            both = [(ours.values[split], theirs.values[split]) for ours, theirs in pairs]
+            errors = [(ours[0, 1], theirs[0, 1]) for ours, theirs in both if len(ours) and len(theirs)]
+            cells.append(f"{sum(ours < theirs for ours, theirs in errors)} of {len(errors)}")
+        for split in SPLITS:
+            cells.append(f"{sum(o.shares[split] > t.shares[split] for o, t in pairs)} of {len(pairs)}")
+        print(f"| {kind} | {' | '.join(cells)} |")
 
 
 def print_differences(runs: Sequence[Run], dense: Run | None) -> None:
@@ -669,6 +735,7 @@ def main() -> None:
     measured.add_argument("--seeds", type=int, default=3)
     measured.add_argument("--trials", type=int, default=40)
     measured.add_argument("--dense", type=Path, metavar="DENSE_RUN", help="all single lambdas, as a control")
+    measured.add_argument("--note", action="append", default=[], metavar="TEXT", help="printed as it is")
     measured.set_defaults(do=groups)
     options = parser.parse_args()
     options.do(options)

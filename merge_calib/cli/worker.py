@@ -23,11 +23,13 @@ def worker(run_dir: Path, device: str | None, storage: str | None) -> None:
 
     Takes points that nobody measures until none is left. The sweep that began the run writes what is found.
     """
+    from merge_calib.crew import end_with_coordinator
     from merge_calib.plan import parse_device
     from merge_calib.plan_record import plan_of
     from merge_calib.run_directory import RunDirectory
     from merge_calib.sweep import help_out
 
+    end_with_coordinator()
     run = RunDirectory.open(run_dir)
     plan = plan_of(run.plan, run_dir, parse_device(device), storage)
     with watching() as watch:

@@ -45,7 +45,7 @@ class Behind:
 class Verdict:
     """A point is hopeless: the incumbent that is better by every objective, by how much, and after how many questions.
 
-    behind: for each objective in turn; every `low` is above 0
+    behind: for each objective in turn, for ece and sce their debiased squares and themselves; every `low` is above 0
     """
 
     incumbent: str
@@ -83,7 +83,7 @@ def can_stop(objectives: Sequence[str]) -> bool:
 
     These are accuracy, nll and brier, and ece and sce in every form. By others (auroc, say) no point is ever stopped.
     """
-    return bool(objectives) and all(_tested(objective, 10) is not None for objective in objectives)
+    return bool(objectives) and all(_tested(objective, 10) for objective in objectives)
 
 
 def hopeless(
@@ -138,11 +138,12 @@ def compare(
 ) -> dict[str, tuple[Behind, ...]]:
     """How far a point is behind each incumbent by each objective.
 
-    ece and sce are compared by the debiased ece2 and sce2 in the same bins: on few questions the plug-in errors are
-    biased by more than points differ. Needs objectives that `can_stop` allows.
+    ece and sce are compared by the debiased ece2 and sce2 in the same bins, for on few questions the plug-in errors
+    are biased by more than points differ, and by themselves, for a square may order points otherwise. Needs objectives
+    that `can_stop` allows.
     """
-    measures = [measure for objective in objectives if (measure := _tested(objective, bins)) is not None]
-    assert len(measures) == len(objectives), "not every objective can be compared on some of the questions"
+    assert can_stop(objectives), "not every objective can be compared on some of the questions"
+    measures = [measure for objective in objectives for measure in _tested(objective, bins)]
     found = {}
     with np.errstate(invalid="ignore"):  # an infinite NLL leaves NaN, of which nothing is sure
         own = [_jackknifed(partial, measure) for measure in measures]
@@ -273,10 +274,15 @@ def _as_named(name: str, bins: int) -> Measure | None:
     return Measure(name[:3], 15) if name in ("ece_15", "sce_15") else None
 
 
-def _tested(objective: str, bins: int) -> Measure | None:
-    """The measure by which an objective is compared on some of the questions: the debiased one instead of a biased."""
+def _tested(objective: str, bins: int) -> tuple[Measure, ...]:
+    """The measures by which an objective is compared on some of the questions, all of which must be worse.
+
+    A biased error is compared by its debiased square, and by itself too: the two may differ about who is worse.
+    """
     measure = _as_named(objective, bins)
-    return Measure(measure.name + "2", measure.bins) if measure and measure.is_biased else measure
+    if measure is None:
+        return ()
+    return (Measure(measure.name + "2", measure.bins), measure) if measure.is_biased else (measure,)
 
 
 def _jackknifed(answered: Answered, measure: Measure) -> dict[str, Jackknifed]:

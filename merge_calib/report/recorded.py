@@ -71,7 +71,7 @@ def truncated_prompts(results: Results) -> dict[str, int]:
 
 def _unmeasured(results: Results) -> list[str]:
     """A run that was cut off: what is said of its points may change."""
-    if results.run.search is not None and not results.run.search["done"]:
+    if results.run.search is not None and not results.run.search.get("done", True):
         return ["**This run is not finished: its search was cut off.** The same command goes on from here."]
     if not results.unmeasured:
         return []

@@ -54,7 +54,11 @@ def _adaptive(results: Results, search: Mapping[str, Any]) -> Iterator[str]:
             f"{count_text(len(shown), 'point')} are predicted: dots and dotted lines in the figures, `source` "
             "`predicted` in results.csv. Nothing is selected or claimed by them."
         )
-        yield f"Estimated worst error of a prediction on the questions that choose: {_errors(search)}."
+        yield (
+            f"Estimated worst error of a prediction on the questions that choose: {_errors(search)} (means over tasks, "
+            f"by {code(results.confidences[0])}). ECE, NLL, single tasks and other confidence methods are predicted "
+            "from the same answers, and their errors were not estimated."
+        )
     else:
         yield (
             f"Adaptive search did not settle: with {count_text(search['budget'], 'point')} {tolerance} could not be "

@@ -1,5 +1,6 @@
 """What a search is to raise and what to lower."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from merge_calib.errors import InputError
@@ -21,6 +22,11 @@ def require_objectives(names: Sequence[str]) -> None:
         raise InputError(f"--objectives {','.join(names)} names one measure twice")
     if len(names) < 2:
         raise InputError(f"--objectives needs at least two measures, as {','.join(OBJECTIVES)}")
+
+
+def are_known(measures: Mapping[str, float | None], names: Sequence[str]) -> bool:
+    """Whether all objectives have a finite value; AUROC, for one, has none where all answers are right."""
+    return all((value := measures.get(name)) is not None and math.isfinite(value) for name in names)
 
 
 def losses(measures: Mapping[str, float], names: Sequence[str]) -> list[float]:
