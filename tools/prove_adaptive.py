@@ -46,6 +46,7 @@ class Dense:
     name: str
     scores: Mapping[float, ChoiceScores]
     points: int
+    subjects: tuple[str, ...]
 
     @classmethod
     def read(cls, folder: Path) -> "Dense":
@@ -55,7 +56,9 @@ class Dense:
         points = [point for point in run.points() if isinstance(point, MergePoint) and point.lam is not None]
         scores = {point.lam: run.scores(point, task, run.plan["confidence"][0]) for point in points}
         known = {lam: found for lam, found in scores.items() if isinstance(found, ChoiceScores) and lam is not None}
-        return cls(folder.name, dict(sorted(known.items())), _grid_points(sorted(known)))
+        asked = run.asked(task)
+        assert asked is not None
+        return cls(folder.name, dict(sorted(known.items())), _grid_points(sorted(known)), asked.subjects)
 
     @property
     def grid(self) -> tuple[float, ...]:
@@ -63,9 +66,9 @@ class Dense:
 
     @property
     def rows(self) -> dict[str, Booleans]:
-        """Masks (N,) of the questions by split, as a sweep divides them where they have no subjects."""
+        """Masks (N,) of the questions by split, as a sweep divides them."""
         ids = next(iter(self.scores.values())).ids
-        fold = divide(ids, [""] * len(ids), 0.5)
+        fold = divide(ids, self.subjects, 0.5)
         return {"select": fold.select, "report": fold.report, "all": np.ones(len(ids), dtype=bool)}
 
     @property
@@ -76,7 +79,8 @@ class Dense:
 
     def take(self, rows: Booleans) -> "Dense":
         """The same with some of the questions."""
-        return Dense(self.name, {lam: scores.take(rows) for lam, scores in self.scores.items()}, self.points)
+        kept = tuple(subject for subject, row in zip(self.subjects, rows, strict=True) if row)
+        return Dense(self.name, {lam: scores.take(rows) for lam, scores in self.scores.items()}, self.points, kept)
 
     def outcome(self, lam: float) -> Outcome:
         p = self.scores[lam].predictions
