@@ -206,4 +206,5 @@ def _rivals_of(results: Results, confidence: str) -> Rivals | None:
     if base is None or aligned is None:
         return None
     answers = {task: results.answers[task, confidence] for task in results.tasks_of(confidence)}
-    return Rivals(answers, tuple(complete), base, aligned, results.analysis.rule, results.run.plan["bins"])
+    tried = len({row.point for row in results.explored} - {*complete}) + len(results.stopped)
+    return Rivals(answers, tuple(complete), base, aligned, results.analysis.rule, results.run.plan["bins"], tried)

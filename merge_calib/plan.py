@@ -122,8 +122,16 @@ class SweepPlan(Asking):
         if self.search != "grid":
             self._require_searchable()
         if self.search != "optuna":
+            if "," in self.method:
+                raise InputError(f"--method {self.method}: several methods are for --search optuna")
             make_method(self.method, self.options)
-            self._require_no_study()
+            for name, (low, high) in self.ranges.items():
+                flag = f"--{name.replace('_', '-')}"
+                raise InputError(
+                    f"{flag} {low:g}:{high:g}: a range is for --search optuna, not for --search {self.search}"
+                )
+        if "" in self.methods:
+            raise InputError(f"--method {self.method!r} has an empty name")
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -141,19 +149,6 @@ class SweepPlan(Asking):
             raise InputError("--search optuna searches all groups in one interval; GROUP=GRID is for --search grid")
         if len(self.lambdas) < 2:
             raise InputError(f"--search {self.search} needs an interval, as --lambdas 0:1.5:0.1; one lambda is none")
-
-    def _require_no_study(self) -> None:
-        """Raise InputError for what only a study does."""
-        given = {
-            "--storage": self.storage is not None,
-            "--min-accuracy": self.min_accuracy is not None,
-            "--early-stopping": self.early_stopping is not None,
-            "--objectives": self.objectives != SweepPlan.objectives,
-            **{f"--{name.replace('_', '-')} LOW:HIGH": True for name in self.ranges},
-        }
-        for flag, is_given in given.items():
-            if is_given:
-                raise InputError(f"{flag} is for --search optuna, not for --search {self.search}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ class Fit:
 class Rivals:
     """All forecasts of one confidence method on the tasks of multiple choice.
 
-    points: those that have all tasks, both parents among them
+    points: those that have all tasks, both parents among them; tried: how many more a search asked to choose among them
     """
 
     answers: Mapping[str, Answers]
@@ -71,6 +71,7 @@ class Rivals:
     aligned: MergePoint
     rule: Rule
     bins: int
+    tried: int = 0
 
     @property
     def folds(self) -> int:
@@ -125,7 +126,7 @@ class Rivals:
 
     def costs(self) -> dict[str, Cost]:
         """What each forecast of the headline takes."""
-        tuned = len(self.points)
+        tuned = len(self.points) + self.tried
         base, aligned = self.base.name, self.aligned.name
         return {
             base: Cost(1, 0, needs_labels=False),

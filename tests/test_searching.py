@@ -105,7 +105,7 @@ class TestStudy:
 
     def test_the_page_says_how_points_were_found(self, studied):
         text = search_section(studied, Landmarks.of(studied))
-        assert "9 trials by the sampler `tpe`" in text
+        assert "9 trials (both parents, some with one lambda for all, then by the sampler `tpe`)" in text
         assert f"{len({r.point for r in studied.explored})} other points" in text
         assert "points of a study, tpe" in search_text(studied)
 
@@ -389,10 +389,17 @@ BAD = [
     (["--search", "adaptive", "--cross-fit"], "--cross-fit needs --search grid"),
     (["--search", "adaptive", "--method", "linear,ties"], "--method linear,ties"),
     (["--method", "linear,ties"], "--method linear,ties"),
-    (["--method", "ties", "--density", "0.1:0.9"], "--density LOW:HIGH is for --search optuna"),
+    (["--method", "ties", "--density", "0.1:0.9"], "--density 0.1:0.9: a range is for --search optuna"),
     (["--storage", "x.journal"], "--storage is for --search optuna"),
     (["--objectives", "accuracy,nll"], "--objectives is for --search optuna"),
     (["--early-stopping", "0.9"], "--early-stopping is for --search optuna"),
+    (["--trials", "9"], "--trials is for --search optuna, not for --search grid"),
+    (["--search", "adaptive", "--sampler", "tpe"], "--sampler is for --search optuna, not for --search adaptive"),
+    (["--search", "optuna", "--budget", "9"], "--budget is for --search adaptive"),
+    (["--search", "optuna", "--storage", "sqlite:///:memory:"], "names no file"),
+    (["--search", "optuna", "--storage", ""], "--storage '' is no file"),
+    (["--search", "optuna", "--storage", "postgresql://u:se@cret@nohost.invalid/db"], "written as %XX"),
+    (["--search", "optuna", "--method", "linear,"], "has an empty name"),
     (["--workers", "0"], "--workers must be at least 1"),
 ]
 

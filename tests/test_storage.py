@@ -207,7 +207,7 @@ class TestSqlite:
     def test_it_is_for_one_worker(self, tmp_path):
         text = said(lambda: opened(f"sqlite:///{tmp_path}/study.db", workers=2), InputError)
         assert "--storage" in text
-        assert "SQLite is for one worker, not 2" in text
+        assert "SQLite is for one worker alone" in text
         assert not (tmp_path / "study.db").exists()
 
     def test_a_file_that_is_no_database_is_refused(self, tmp_path):

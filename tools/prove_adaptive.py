@@ -46,7 +46,7 @@ class Dense:
     name: str
     scores: Mapping[float, ChoiceScores]
     points: int
-    subjects: tuple[str, ...]
+    subjects: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "Dense":

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merge_calib.cli.options import FOLDER, adapter_base, asking, asking_options, questions, split_list
+from merge_calib.cli.options import FOLDER, adapter_base, asking, asking_options, questions
+from merge_calib.cli.shared import split_list
 from merge_calib.cli.watch import watching
 from merge_calib.errors import InputError
 

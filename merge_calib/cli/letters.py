@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from merge_calib.cli.options import FOLDER, analysing, analysis_options, split_list
+from merge_calib.cli.options import FOLDER, analysing, analysis_options
+from merge_calib.cli.shared import split_list
 
 PATH = click.Path(path_type=Path)
 

@@ -5,21 +5,21 @@ The modules of this folder import torch and the like only when a command runs, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from merge_calib.errors import InputError
+from merge_calib.cli.search_options import search_options, searching
+from merge_calib.cli.shared import F, apply, split_list
 
 if TYPE_CHECKING:
     from merge_calib.analysis import Analysis
     from merge_calib.checkpoints.opening import Parents
     from merge_calib.plan import SweepPlan
 
-F = TypeVar("F", bound=Callable[..., Any])
 ANALYSIS = (*("select_fraction", "select_by", "accuracy_margin", "select_weight", "cross_fit", "draws", "cluster"),)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -72,7 +72,7 @@ def parents(command: F) -> F:
             help="Whose vocabulary the merge has where the two differ in size; error refuses that.",
         ),
     ]
-    return _apply(options, command)
+    return apply(options, command)
 
 
 def adapter_base(command: F) -> F:
@@ -110,7 +110,7 @@ def merging(command: F) -> F:
             help="Merged weights are rounded to it once.  [default: as the aligned model stores them]",
         ),
     ]
-    return _apply(options, command)
+    return apply(options, command)
 
 
 def reading(command: F) -> F:
@@ -119,7 +119,7 @@ def reading(command: F) -> F:
         click.option("--allow-pickle", is_flag=True, help="Read .bin weights where there are no safetensors."),
         click.option("--trust-remote-code", is_flag=True, help="Run the code that comes with the models."),
     ]
-    return _apply(options, command)
+    return apply(options, command)
 
 
 def questions(command: F) -> F:
@@ -143,7 +143,7 @@ def questions(command: F) -> F:
             help="Show the task's first N worked examples (MMLU: of the subject's dev file) before each question.",
         ),
     ]
-    return _apply(options, command)
+    return apply(options, command)
 
 
 def asking(command: F) -> F:
@@ -196,7 +196,7 @@ def asking(command: F) -> F:
         click.option("--allow-pickle", is_flag=True, help="Read .bin weights where there are no safetensors."),
         click.option("--trust-remote-code", is_flag=True, help="Run the code that comes with the models."),
     ]
-    return _apply(options, command)
+    return apply(options, command)
 
 
 def sweeping(command: F) -> F:
@@ -235,68 +235,7 @@ def sweeping(command: F) -> F:
         is_flag=True,
         help="Choose and tune by the questions of each benchmark's own validation split, asked besides the test.",
     )
-    return _apply([*options, validation], searching(analysing(command)))
-
-
-def searching(command: F) -> F:
-    """How points are found, and by how many processes."""
-    options = [
-        click.option(
-            "--search",
-            default="grid",
-            show_default=True,
-            type=click.Choice(["grid", "adaptive", "optuna"]),
-            help="Measure the grid; or measure few points and predict what lies between (adaptive); or let an Optuna "
-            "study choose in the grid's range.",
-        ),
-        click.option(
-            "--tolerance",
-            default=0.005,
-            show_default=True,
-            help="Error of accuracy and SCE that adaptive allows its interpolation.",
-        ),
-        click.option(
-            "--budget",
-            default=9,
-            show_default=True,
-            metavar="N",
-            help="Points from which adaptive interpolates at most; then it falls back on the grid.",
-        ),
-        click.option(
-            "--trials", default=30, show_default=True, help="Points that optuna proposes, besides the parents."
-        ),
-        click.option(
-            "--sampler", default="gp", show_default=True, metavar="NAME", help="gp, tpe, nsga2, nsga3 or random."
-        ),
-        click.option(
-            "--objectives",
-            default="accuracy,sce",
-            show_default=True,
-            metavar="LIST",
-            help="Two or more measures that optuna weighs against each other.",
-        ),
-        click.option("--min-accuracy", type=float, metavar="SHARE", help="Accuracy that optuna's points should have."),
-        click.option(
-            "--early-stopping",
-            metavar="CONFIDENCE",
-            help="Stop asking a point of optuna when another is better with this confidence; off asks all.  "
-            "[default: .95]",
-        ),
-        click.option(
-            "--storage",
-            metavar="PATH|URL",
-            help="Where optuna's study is: a journal file, sqlite:///FILE (one worker), or a postgresql:// or mysql:// "
-            "URL.  [default: study.journal in the run directory]",
-        ),
-        click.option(
-            "--workers",
-            default=1,
-            show_default=True,
-            metavar="N",
-            help="Processes that measure, one to a GPU; others join by merge-calib worker.",
-        ),
-    ]
-    return _apply(options, command)
+    return apply([*options, validation], searching(analysing(command)))
 
 
 def analysing(command: F) -> F:
@@ -338,7 +277,7 @@ def analysing(command: F) -> F:
             "[default: none]",
         ),
     ]
-    return _apply(options, command)
+    return apply(options, command)
 
 
 def parents_of(options: dict[str, Any]) -> Parents:
@@ -407,21 +346,19 @@ def asking_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def make_plan(parents: Parents, out: Path | None, options: dict[str, Any]) -> SweepPlan:
     """Turn flags into a plan; raises InputError naming the flag that is wrong."""
-    from merge_calib.plan import SweepPlan, parse_early_stopping, parse_group_lambdas, parse_lambdas
+    from merge_calib.plan import SweepPlan, parse_group_lambdas, parse_lambdas
 
     out = out or default_out(parents.base, *parents.aligned)
     lambdas = options.pop("lambdas")
-    stopping = parse_early_stopping(options.pop("early_stopping"), options["search"])
     analysis = analysis_options(options, _held_analysis(out) or {"seed": options["seed"]})
     by_group = parse_group_lambdas(lambdas)
     return SweepPlan(
         parents=parents,
         out=out,
         lambdas=parse_lambdas(lambdas) if not by_group else (),
-        objectives=split_list("--objectives", options.pop("objectives")),
         group_lambdas=by_group,
         analysis=analysis,
-        early_stopping=stopping,
+        **search_options(options),
         **asking_options(options),
         **method_options(options),
         **options,
@@ -437,21 +374,7 @@ def _held_analysis(out: Path) -> dict[str, Any]:
     return Analysis.of(run.plan).record() if run.exists else {}
 
 
-def split_list(flag: str, text: str) -> tuple[str, ...]:
-    """The names in a comma list; raises InputError for an empty one."""
-    names = tuple(name.strip() for name in text.split(","))
-    if "" in names:
-        raise InputError(f"{flag} {text!r} has an empty name")
-    return names
-
-
 def default_out(*models: str) -> Path:
     """`runs/BASE--ALIGNED`, with the last part of each name, shortened."""
     names = [Path(model.partition("@")[0]).resolve().name[:40] for model in models]
     return Path("runs") / "--".join(names)
-
-
-def _apply(options: list[Callable[[Any], Any]], command: F) -> F:
-    for option in reversed(options):
-        command = option(command)
-    return command

@@ -58,7 +58,8 @@ KINDS = (
     Kind(
         "non_dominated",
         "better than every measured point that was not chosen, in accuracy or in calibration",
-        "some point that was not chosen is at least as accurate and has an sce2 at least as low",
+        "some point that was asked these questions and not chosen is at least as accurate and has an sce2 at least as "
+        "low",
         "paired bootstrap, one-sided; against each other point twice the smaller p of the two measures (Bonferroni, a "
         "union); p is the largest over the other points (intersection-union)",
     ),

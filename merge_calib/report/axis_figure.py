@@ -57,7 +57,7 @@ def draw_axis(results: Results, landmarks: Landmarks, confidence: str) -> Drawin
     across = 3 if confidence != NEXT_TOKEN else 2
     predicted = predicted_of(results, confidence)
     of_lines = line_entries(results, confidence)
-    if predicted:  # what lies between is said by the predictions
+    if results.run.search is not None:  # what lies between is said by predictions, or was not asked these questions
         lines = [replace(line, look={**line.look, "linestyle": "none"}) for line in lines]
         for entry in of_lines:
             entry.set_linestyle("none")

@@ -103,7 +103,7 @@ def draw_frontier(results: Results, landmarks: Landmarks, confidence: str) -> Dr
     if floor is not None:
         entries.append(Patch(**_FLOOR, label="noise floor"))
     if kept.sum() > 1:
-        entries.append(Line2D([], [], color=GREY, label="frontier"))
+        entries.append(Line2D([], [], color=GREY, label="frontier, measured" if predicted else "frontier"))
     columns, height = _legend_size(entries)
     figure = new_figure(SINGLE, 2.75 + height)
     axes = figure.add_subplot()

@@ -84,8 +84,8 @@ def _compared(results: Results) -> str:
         f"- tasks: {asked_tasks(results)}\n"
         f"- confidence methods: {methods}{first}\n"
         f"{_asked(plan)}\n"
-        f"- points: {len(results.points)}{_reach(results)}; {_methods(results)}, search {code(str(plan['search']))}, "
-        f"seed {plan['seed']}\n"
+        f"- points: {len(results.points)}{_reach(results)}{_tried(results)}; {_methods(results)}, "
+        f"search {code(str(plan['search']))}, seed {plan['seed']}\n"
         f"{computed}"
         f"- split: {split_text(results)}\n"
         f"{_pair_notes(plan.get('pair_notes', ()))}"
@@ -106,6 +106,12 @@ def _reach(results: Results) -> str:
     return (f", lambda from {lambda_text(lambdas[0])} to {lambda_text(lambdas[-1])}" if lambdas else "") + (
         f", {by_groups:,} of them with lambda by groups" if by_groups else ""
     )
+
+
+def _tried(results: Results) -> str:
+    """How many points a search asked the choosing questions alone, or a part of them."""
+    more = len({row.point for row in results.explored} - {*results.points}) + len(results.stopped)
+    return f", {more:,} more tried by the choosing questions" if more else ""
 
 
 def _methods(results: Results) -> str:

@@ -31,6 +31,8 @@ def search_text(results: Results) -> str:
         return ""
     if search["strategy"] == "optuna":
         return f"{count_text(len(results.points) + len(explored(results)), 'point')} of a study, {search['sampler']}"
+    if not search["settled"] and not search["fell_back"]:
+        return "cut off before it settled"
     if not search["settled"]:
         return f"{count_text(len(results.points), 'point')}, nothing predicted: the search fell back on the grid"
     return f"{count_text(len(results.points), 'point')} measured, the others predicted to {_errors(search)}"
@@ -59,11 +61,13 @@ def _adaptive(results: Results, search: Mapping[str, Any]) -> Iterator[str]:
             f"by {code(results.confidences[0])}). ECE, NLL, single tasks and other confidence methods are predicted "
             "from the same answers, and their errors were not estimated."
         )
+    elif not search["fell_back"]:
+        yield "Adaptive search was cut off before it settled; nothing is predicted."
     else:
         yield (
             f"Adaptive search did not settle: with {count_text(search['budget'], 'point')} {tolerance} could not be "
-            f"predicted at {across} (estimated worst error: {_errors(search)}). So the grid of `--lambdas` was "
-            "measured, and nothing is predicted."
+            f"predicted at {across}, nor with all {nodes} (estimated worst error: {_errors(search)}). So the grid of "
+            "`--lambdas` was measured, and nothing is predicted."
         )
 
 
@@ -81,7 +85,8 @@ def _optuna(results: Results, search: Mapping[str, Any]) -> Iterator[str]:
     above = "" if least is None else f", accuracy at least {percent(least, 1)}"
     yield (
         f"Optuna study {code(search['study'])} in {code(search['storage'])}: "
-        f"{count_text(search['complete'], 'trial')} by the sampler {code(search['sampler'])} for "
+        f"{count_text(search['complete'], 'trial')} (both parents, some with one lambda for all, then by the sampler "
+        f"{code(search['sampler'])}) for "
         f"{' and '.join(map(code, search['objectives']))}{above}. Its points were asked the choosing questions alone; "
         f"{count_text(len(results.points), 'point')} (the parents, those that no other one beat there, the selected "
         f"one, and what was measured before) were asked the others too and stand in this page; "
@@ -103,7 +108,7 @@ def _groups(results: Results, landmarks: Landmarks) -> Iterator[str]:
     if selected is None or not has_groups(results):
         return
     if selected.lam is not None:
-        yield "The rule selects one lambda for all: no lambdas by groups were better on the questions that chose."
+        yield "The rule selects one lambda for all; by the questions that chose it prefers no lambdas by groups."
         return
     one = [c for c in results.candidates(confidence, results.chosen_on) if c.lam is not None]
     best = results.point(select(one, results.analysis.rule).point)

@@ -79,10 +79,10 @@ def _sweep(results: Results, landmarks: Landmarks) -> Iterator[str]:
         folder = results.run.path / "checkpoints" / landmarks.selected.name
         if folder.is_dir():
             yield _line("checkpoint", str(folder))
-        if found := search_text(results):
-            yield _line("search", found)
-        elif not is_imported(results.run.plan):
+        if not is_imported(results.run.plan) and results.run.search is None:
             yield _line("next", f"the same command with {more_points(results, landmarks).replace('`', '')}")
+    if found := search_text(results):
+        yield _line("search", found)
 
 
 def _line(what: str, said: str) -> str:

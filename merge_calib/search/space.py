@@ -203,7 +203,4 @@ def _require_range(flag: str, low: float, high: float) -> None:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError(f"{flag} {low:g}:{high:g}: both ends must be finite numbers")
     if not round(low, DECIMALS) < round(high, DECIMALS):
-        raise InputError(
-            f"{flag} {low:g}:{high:g} is empty: a search needs a lowest and a higher highest value, to {DECIMALS} "
-            "decimals"
-        )
+        raise InputError(f"{flag} {low:g}:{high:g} is empty: LOW must be below HIGH, to {DECIMALS} decimals")

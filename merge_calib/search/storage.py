@@ -16,6 +16,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study, StudyDirection
+from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -44,6 +45,8 @@ def open_storage(url_or_path: str | None, default: Path, *, workers: int) -> Bas
     if url_or_path is None:
         default.parent.mkdir(parents=True, exist_ok=True)
         return _open_journal(default, default.name)
+    if not url_or_path:
+        raise InputError(f"--storage {url_or_path!r} is no file; allowed: {ALLOWED}")
     if "://" not in url_or_path:
         return _open_journal(Path(url_or_path), masked(url_or_path))
     return _open_database(url_or_path, workers)
@@ -197,9 +200,10 @@ def _open_database(url: str, workers: int) -> BaseStorage:
     if kind == "sqlite":
         if workers > 1:
             raise InputError(
-                f"--storage {label}: SQLite is for one worker, not {workers}, for several would wait for one another's "
-                "locks and fail; give a journal file's path, or the URL of a PostgreSQL or MySQL server"
+                f"--storage {label}: SQLite is for one worker alone: several wait for one another's locks and fail; "
+                "give a journal file's path, or the URL of a PostgreSQL or MySQL server"
             )
+        _require_sqlite_file(parsed, label)
         return _connected(lambda: RDBStorage(url), parsed)
     if kind not in _DRIVERS:
         raise InputError(f"--storage {label} is of an unknown kind; allowed: {ALLOWED}")
@@ -209,9 +213,29 @@ def _open_database(url: str, workers: int) -> BaseStorage:
     return _connected(lambda: RDBStorage(full, {"poolclass": NullPool, "connect_args": patience}), parsed)
 
 
+def _require_sqlite_file(url: URL, label: str) -> None:
+    """Raise InputError for a database in memory, which ends with the process, and for one of another program."""
+    if url.database in (None, "", ":memory:"):
+        raise InputError(f"--storage {label} names no file; allowed: sqlite:///FILE")
+    path = Path(str(url.database))
+    if path.is_file() and path.stat().st_size:
+        engine = create_engine(url)
+        try:
+            tables = inspect(engine).get_table_names()
+        except SQLAlchemyError as error:
+            raise _unusable(url, error) from None
+        finally:
+            engine.dispose()
+        if tables and "version_info" not in tables:
+            raise InputError(f"--storage {label} is another program's database; it is left as it is")
+
+
 def _parsed(url: str) -> URL:
     try:
-        return make_url(url)
+        parsed = make_url(url)
+        if "@" in (parsed.host or ""):
+            raise ValueError("an @ that is part of the password")
+        return parsed
     except (ArgumentError, ValueError):
         # What they say may quote the password.
         raise InputError(
