@@ -14,7 +14,7 @@ from merge_calib.search.grid import Grid, line, product
 from merge_calib.search.objectives import require_objectives
 from merge_calib.search.samplers import make_sampler
 from merge_calib.search.space import Space
-from merge_calib.search.storage import open_storage, open_study
+from merge_calib.search.storage import open_storage, open_study, require_own
 from merge_calib.search.strategy import Strategy
 from merge_calib.search.study import StudySearch, directions
 
@@ -48,6 +48,18 @@ def searched_by(plan: SweepPlan, pair: ModelPair) -> Grid | Adaptive | Space:
     return Grid(
         product(plan.method, plan.options, {name: plan.group_lambdas.get(name, plan.lambdas) for name in selectors})
     )
+
+
+def require_storage(
+    plan: SweepPlan, searched: Grid | Adaptive | Space, record: Mapping[str, Any], run_id: str | None
+) -> None:
+    """Raise where the storage that --storage names cannot be used, or has this study for another run (None: a new one).
+
+    Nothing is written into it.
+    """
+    if plan.storage is not None and isinstance(searched, Space):
+        storage = open_storage(plan.storage, plan.out, workers=plan.workers)
+        require_own(storage, _study_name(plan, searched, record), run_id)
 
 
 def strategy_of(

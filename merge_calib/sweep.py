@@ -18,9 +18,8 @@ from merge_calib.recovery import recover
 from merge_calib.results import Results
 from merge_calib.run_directory import RunDirectory
 from merge_calib.scoring.instructions import read_prompts
-from merge_calib.search.storage import open_storage
 from merge_calib.search.strategy import Strategy
-from merge_calib.searching import strategy_of
+from merge_calib.searching import require_storage, strategy_of
 from merge_calib.working import Worker
 
 
@@ -37,11 +36,10 @@ def sweep(plan: SweepPlan, watch: Watch = unwatched) -> Results:
     prepared = prepare(plan, watch)
     run = RunDirectory(plan.out)
     run.agree(prepared.record)
-    if plan.storage is not None:
-        open_storage(plan.storage, plan.out, workers=plan.workers)  # one that cannot be used leaves no folder behind
+    require_storage(plan, prepared.searched, prepared.record, run.id if run.exists else None)
     experiment = experiment_of(prepared, run, watch)
     if not run.exists:
-        experiment.load()  # nor does a model that cannot be loaded
+        experiment.load()  # a model that cannot be loaded leaves no folder behind
     if plan.workers > 1:
         experiment.release()
     with run.locked():

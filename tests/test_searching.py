@@ -428,4 +428,5 @@ def test_a_storage_that_holds_another_runs_study_is_refused(call, pair_folders, 
     code, _, said = call(*arguments, "--out", tmp_path / "two")
     assert code == 1
     assert "holds another study" in said
+    assert not (tmp_path / "two").exists()
     assert RunDirectory.open(tmp_path / "one").search["complete"] == 3

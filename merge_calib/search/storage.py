@@ -71,6 +71,16 @@ def open_study(storage: BaseStorage, name: str, run_id: str, directions: Sequenc
     return study
 
 
+def require_own(storage: BaseStorage, name: str, run_id: str | None) -> None:
+    """Raise RunDirectoryError where the storage has a study called `name` that is not of the run; None is a new run."""
+    with reachable(_place(storage)):
+        if name not in optuna.get_all_study_names(storage):
+            return
+        study = optuna.load_study(study_name=name, storage=storage)
+        if study.user_attrs.get("run") != run_id:
+            raise _other_study(study, "it belongs to another run")
+
+
 def require_same(study: Study, key: str, value: Any) -> None:
     """Let a new study remember `value`, a JSON value; raises RunDirectoryError where it remembers another one."""
     with reachable(place_of(study)):
@@ -150,6 +160,8 @@ def _open_journal(path: Path, label: str) -> BaseStorage:
     try:
         if not path.parent.is_dir():
             raise InputError(f"--storage {label}: it lies in a folder that does not exist; allowed: {ALLOWED}")
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise _not_a_journal(label)
         journal = _Journal(path, label)
         lock = _JournalLock(path, label)
         lock.acquire()
