@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from merge_calib.inference.hopeless import looks, order
-from merge_calib.measuring import Facts, Ready, ask, how_asked
+from merge_calib.measuring import Facts, Sitting, ask, how_asked
 from merge_calib.merging.point import MergePoint
-from merge_calib.progress import Advance, Watch, ignored
+from merge_calib.progress import Advance, ignored
 from merge_calib.questions import TaskSet
-from merge_calib.run_directory import RunDirectory
+from merge_calib.run_directory import Part, RunDirectory
 from merge_calib.scores import ChoiceScores, in_order
-from merge_calib.scoring.questionnaire import ConfidenceMethod, Questionnaire
+from merge_calib.scoring.questionnaire import ConfidenceMethod
 
 Rows = Mapping[str, tuple[int, ...]]  # by task, ascending indices of its questions
 Answered = Mapping[str, ChoiceScores]  # by task, by the first confidence method, in the order of asking
@@ -63,54 +63,34 @@ def lacks_choosing(
     return any(_lacking(run, point, task, methods) for task in tasks)
 
 
-def measure_choosing(
-    run: RunDirectory,
-    point: MergePoint,
-    choosing: Choosing,
-    methods: Sequence[ConfidenceMethod],
-    questionnaire: Questionnaire,
-    ready: Ready,
-    watch: Watch,
-    merge_facts: Callable[[], Facts],
-    look: Look,
-    confirm: Callable[[], None],
-) -> None:
+def measure_choosing(sitting: Sitting, choosing: Choosing, methods: Sequence[ConfidenceMethod], look: Look) -> None:
     """Ask the choosing questions, and record the answers: to all of them, or to those until `look` said stop.
 
     What is recorded of a task is not asked again; nor, without looks, what a run that was cut off left of it.
     Raises ScoringError for scores that are not finite; nothing is recorded then.
     """
-    session = _Session(run, point, choosing, methods, questionnaire, ready, watch)
+    session = _Session(sitting, choosing, methods)
     for i in range(len(choosing.chunks)):
         session.ask(i)
         is_last = i == len(choosing.chunks) - 1
         reason = None if is_last else look(session.answered)
         if is_last or reason is not None:
-            confirm()
-            session.record(merge_facts(), reason)
+            session.record(reason)
             return
 
 
 class _Session:
     """Asks chunk after chunk and keeps the answers."""
 
-    def __init__(
-        self,
-        run: RunDirectory,
-        point: MergePoint,
-        choosing: Choosing,
-        methods: Sequence[ConfidenceMethod],
-        questionnaire: Questionnaire,
-        ready: Ready,
-        watch: Watch,
-    ) -> None:
-        self._run, self._point, self._choosing, self._methods = run, point, choosing, methods
-        self._questionnaire, self._ready, self._watch = questionnaire, ready, watch
+    def __init__(self, sitting: Sitting, choosing: Choosing, methods: Sequence[ConfidenceMethod]) -> None:
+        assert isinstance(sitting.point, MergePoint)
+        self._sitting, self._choosing, self._methods = sitting, choosing, methods
+        self._run, self._point = sitting.run, sitting.point
         self._advance: Advance = ignored
         self._began = time.perf_counter()
         self._facts: dict[str, Facts] = {}
         self._parts: dict[str, dict[ConfidenceMethod, list[ChoiceScores]]] = {}
-        self._wanted = {task.name: _lacking(run, point, task, methods) for task in choosing.tasks}
+        self._wanted = {task.name: _lacking(self._run, self._point, task, methods) for task in choosing.tasks}
 
     def ask(self, chunk: int) -> None:
         """Put the questions of one chunk to the model; those of a task are saved as soon as all are answered."""
@@ -130,14 +110,16 @@ class _Session:
         """What was answered so far."""
         return {name: _joined(by_method[self._methods[0]]) for name, by_method in self._parts.items()}
 
-    def record(self, merge_facts: Facts, stopped: Mapping[str, Any] | None) -> None:
+    def record(self, stopped: Mapping[str, Any] | None) -> None:
         """Record all answers, or where the point was stopped those until then."""
         tasks = [task for task in self._choosing.tasks if task.name in self._facts]
         if len(self._choosing.chunks) > 1:
             for task in tasks:
                 self._save(task, stopped=stopped is not None)
         measured = {task.name: (self._wanted[task.name], self._facts[task.name]) for task in tasks}
-        self._run.record(self._point, measured, merge_facts, "select" if stopped is None else "some", stopped)
+        self._sitting.confirm()
+        part: Part = "select" if stopped is None else "some"
+        self._run.record(self._point, measured, self._sitting.merge_facts(), part, stopped)
 
     def _recall(self, task: TaskSet, questions: tuple[int, ...]) -> None:
         """Take the answers that the run has recorded by other methods."""
@@ -150,20 +132,21 @@ class _Session:
                 self._parts.setdefault(task.name, {}).setdefault(method, []).append(known.take(rows))
 
     def _ask(self, task: TaskSet, questions: tuple[int, ...]) -> None:
-        model, budget = self._ready()
+        model, budget = self._sitting.ready()
         wanted = self._wanted[task.name]
         if self._advance is ignored:
             rows = self._choosing.rows
             lacking = [(t, methods) for t in self._choosing.tasks if (methods := self._wanted[t.name])]
-            sheets = [self._questionnaire.sheet(t, methods, rows[t.name]) for t, methods in lacking]
-            self._advance = self._watch(self._point.name, sum(sheet.tokens for sheet in sheets), "tokens")
-        found = ask(model, budget, self._questionnaire, task, wanted, self._advance, questions)
+            sheets = [self._sitting.questionnaire.sheet(t, methods, rows[t.name]) for t, methods in lacking]
+            self._advance = self._sitting.watch(self._point.name, sum(sheet.tokens for sheet in sheets), "tokens")
+        found = ask(model, budget, self._sitting.questionnaire, task, wanted, self._advance, questions)
         for method, scores in found.items():
             assert isinstance(scores, ChoiceScores)
             self._parts.setdefault(task.name, {}).setdefault(method, []).append(scores)
         self._facts[task.name] = how_asked(model, budget, self._began)
 
     def _save(self, task: TaskSet, *, stopped: bool = False) -> None:
+        self._sitting.confirm()
         for method in self._wanted[task.name]:
             parts = self._parts[task.name][method]
             whole = _joined(parts) if stopped else in_order(parts, self._choosing.ids(task))

@@ -14,7 +14,7 @@ from merge_calib.checkpoints.fingerprint import fingerprint
 from merge_calib.checkpoints.opening import Opener
 from merge_calib.checkpoints.parent import Parent
 from merge_calib.errors import InputError, MergeCalibError, ScoringError
-from merge_calib.measuring import measure_point, missing
+from merge_calib.measuring import Sitting, measure_point, missing
 from merge_calib.plan import EvaluationPlan, dtype_name
 from merge_calib.points import AxisPoint, axis_points
 from merge_calib.preparation import (
@@ -251,7 +251,7 @@ def _measure(prepared: PreparedModels, run: RunDirectory, room: _Room, i: int, p
         return
     questionnaire = prepared.desk.questionnaire(prepared.parents[i])
     try:
-        measure_point(run, point, asked, questionnaire, lambda: room.load(i), watch)
+        measure_point(Sitting(run, point, questionnaire, lambda: room.load(i), watch), asked)
     except ScoringError as error:
         run.fail(point, str(error))
 

@@ -11,7 +11,7 @@ from merge_calib.answers import division_of
 from merge_calib.calibration.measurement import macro_average, measure
 from merge_calib.choosing import Answered, Choosing, Look, chunked, lacks_choosing, measure_choosing
 from merge_calib.errors import ScoringError
-from merge_calib.measuring import measure_point, missing
+from merge_calib.measuring import Sitting, measure_point, missing
 from merge_calib.merging.merger import Merger
 from merge_calib.merging.point import MergePoint
 from merge_calib.preparation import Preparation
@@ -180,16 +180,13 @@ class Experiment:
         return whole.take(self._chooses(task))
 
     def _measure(self, point: MergePoint, look: Look, confirm: Confirm, *, whole: bool) -> None:
-        run, questionnaire = self._run, self._prepared.questionnaire(point)
-        ready, facts = partial(self._ready, point), partial(self._merger.facts, point, self._plan.device)
+        facts = partial(self._merger.facts, point, self._plan.device)
+        questionnaire = self._prepared.questionnaire(point)
+        sitting = Sitting(self._run, point, questionnaire, partial(self._ready, point), self._watch, facts, confirm)
         if whole:
-            asked = missing(run, point, self._prepared.tasks, self._plan.confidence)
-            measure_point(run, point, asked, questionnaire, ready, self._watch, facts, confirm)
+            measure_point(sitting, missing(self._run, point, self._prepared.tasks, self._plan.confidence))
         else:
-            methods, look = self._choice_methods, partial(self._look, look)
-            measure_choosing(
-                run, point, self.choosing, methods, questionnaire, ready, self._watch, facts, look, confirm
-            )
+            measure_choosing(sitting, self.choosing, self._choice_methods, partial(self._look, look))
 
     def _look(self, look: Look, answered: Answered) -> Mapping[str, Any] | None:
         reason = look(answered)

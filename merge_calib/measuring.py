@@ -5,6 +5,7 @@ A point is asked whole; of one that was asked the choosing questions alone (see 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from merge_calib.errors import ScoringError
@@ -31,40 +32,47 @@ def missing(run: RunDirectory, point: Point, tasks: Sequence[Task], confidences:
     return [(task, methods) for task, methods in lacking if methods]
 
 
-def measure_point(
-    run: RunDirectory,
-    point: Point,
-    asked: Asked,
-    questionnaire: Questionnaire,
-    ready: Ready,
-    watch: Watch,
-    merge_facts: Callable[[], Facts] = dict,
-    confirm: Callable[[], None] = lambda: None,
-) -> None:
+@dataclass(frozen=True)
+class Sitting:
+    """A point of a run that is about to be asked what it lacks.
+
+    ready: gives the model with the point's weights in it, called only if something must be asked; merge_facts: gives
+    what the record says of the merge; confirm: raises where the point is another worker's now, before anything is
+    written
+    """
+
+    run: RunDirectory
+    point: Point
+    questionnaire: Questionnaire
+    ready: Ready
+    watch: Watch
+    merge_facts: Callable[[], Facts] = dict
+    confirm: Callable[[], None] = lambda: None
+
+
+def measure_point(sitting: Sitting, asked: Asked) -> None:
     """Ask all of `asked` that is not kept from a run that was cut off, and record it.
 
-    `ready` is called only if something must be asked; `merge_facts` gives what the record says of the merge; `confirm`
-    raises where the point has become somebody else's, before anything is written.
     A task of which anything is asked is asked by all that its record lacks, so that a run that was cut off between two
     files reads the same batches as one that was not.
     Raises ScoringError for scores that are not finite; nothing is recorded then.
     """
+    run, point = sitting.run, sitting.point
     unkept = [(task, methods) for task, methods in asked if not _is_kept(run, point, task, methods)]
     facts: dict[str, Facts] = {task.name: {} for task, _ in asked}
     if unkept:
-        model, budget = ready()
+        model, budget = sitting.ready()
         others = [_others(run, point, task, methods) for task, methods in unkept]
-        sheets = [questionnaire.sheet(*asked, rows) for asked, rows in zip(unkept, others, strict=True)]
-        total = sum(sheet.tokens for sheet in sheets)
-        advance = watch(point.name, total, "tokens")
+        sheets = [sitting.questionnaire.sheet(*asked, rows) for asked, rows in zip(unkept, others, strict=True)]
+        advance = sitting.watch(point.name, sum(sheet.tokens for sheet in sheets), "tokens")
         for task, methods in unkept:
             began = time.perf_counter()
-            scores = _ask(run, point, (model, budget), questionnaire, task, methods, advance)
-            confirm()
+            scores = _ask(run, point, (model, budget), sitting.questionnaire, task, methods, advance)
+            sitting.confirm()
             _save(run, point, task, scores)
             facts[task.name] = how_asked(model, budget, began)
-    confirm()
-    run.record(point, {task.name: (methods, facts[task.name]) for task, methods in asked}, merge_facts())
+    sitting.confirm()
+    run.record(point, {task.name: (methods, facts[task.name]) for task, methods in asked}, sitting.merge_facts())
 
 
 def ask(
