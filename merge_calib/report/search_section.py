@@ -137,5 +137,6 @@ def _judged(results: Results, before: MergePoint, after: MergePoint) -> str:
     texts = [f"{BY_COLUMN[m].label} {difference_text(BY_COLUMN[m], estimate)}" for m, estimate in found.items()]
     is_better = {m: e.low > 0 if m == "accuracy" else e.high < 0 for m, e in found.items()}
     better = [BY_COLUMN[m].label for m, holds in is_better.items() if holds]
-    verdict = f"better there too by {' and '.join(better)}" if better else "not shown to be better there"
+    found_better = f"by {' and '.join(better)} the interval lies on the better side there too"
+    verdict = f"{found_better if better else 'no interval lies on the better side'} (each by itself; no claim)"
     return f"{', '.join(texts)}: {verdict}"
