@@ -105,7 +105,7 @@ class TestStudy:
 
     def test_the_page_says_how_points_were_found(self, studied):
         text = search_section(studied, Landmarks.of(studied))
-        assert "9 trials (both parents, some with one lambda for all, then by the sampler `tpe`)" in text
+        assert "9 trials (both parents, some evenly spread lambdas, then by the sampler `tpe`)" in text
         assert f"{len({r.point for r in studied.explored})} other points" in text
         assert "points of a study, tpe" in search_text(studied)
 

@@ -85,7 +85,7 @@ def _optuna(results: Results, search: Mapping[str, Any]) -> Iterator[str]:
     above = "" if least is None else f", accuracy at least {percent(least, 1)}"
     yield (
         f"Optuna study {code(search['study'])} in {code(search['storage'])}: "
-        f"{count_text(search['complete'], 'trial')} (both parents, some with one lambda for all, then by the sampler "
+        f"{count_text(search['complete'], 'trial')} (both parents, some evenly spread lambdas, then by the sampler "
         f"{code(search['sampler'])}) for "
         f"{' and '.join(map(code, search['objectives']))}{above}. Its points were asked the choosing questions alone; "
         f"{count_text(len(results.points), 'point')} (the parents, those that no other one beat there, the selected "
