@@ -610,7 +610,7 @@ def test_what_was_measured_on_responses_that_are_gone_does_not_count(run_copy, p
 @pytest.mark.parametrize(
     ("place", "damage", "message"),
     [
-        ("responses.json", lambda kept: "{", "responses.json is damaged"),
+        ("responses.json", lambda kept: "[]", "responses.json is damaged"),
         (
             "responses.json",
             lambda kept: json.dumps(kept | {"responses": [{}]}),
