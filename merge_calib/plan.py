@@ -14,6 +14,7 @@ from merge_calib.checkpoints.opening import Parents
 from merge_calib.errors import InputError
 from merge_calib.merging.methods import make_method
 from merge_calib.scoring.questionnaire import CONFIDENCE_METHODS, NEXT_TOKEN, ConfidenceMethod
+from merge_calib.search.objectives import OBJECTIVES
 
 MOST_LAMBDAS = 1001
 MOST = 1000
@@ -99,7 +100,7 @@ class SweepPlan(Asking):
     budget: int = 9
     trials: int = 30
     sampler: str = "gp"
-    objectives: tuple[str, ...] = ("accuracy", "sce")
+    objectives: tuple[str, ...] = OBJECTIVES
     min_accuracy: float | None = None
     storage: str | None = None
     early_stopping: float | None = None

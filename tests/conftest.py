@@ -186,3 +186,18 @@ def count_scoring(monkeypatch):
 
     monkeypatch.setattr(measuring_module, "score", counting)
     return asked
+
+
+def quick_sweep(folders, questions: Path) -> list[str]:
+    """The arguments of a sweep with little to derive, without a search and without --out."""
+    base, aligned = map(str, folders)
+    few = ["--no-retained", "--draws", "100", "--device", "cpu"]
+    return ["sweep", "--base", base, "--aligned", aligned, "--tasks", str(questions), *few]
+
+
+@pytest.fixture(scope="module")
+def starter(tmp_path_factory):
+    """Starts commands as processes of their own, which may be cut off."""
+    from prove_nothing_lost import Starter
+
+    return Starter(tmp_path_factory.mktemp("starter"))

@@ -13,12 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import save_model, tiny_llama, write_questions
+from conftest import quick_sweep, save_model, tiny_llama, write_questions
 from prove_nothing_lost import (
     FULL,
     RESULTS,
     Cut,
-    Starter,
     differences,
     prove_round,
     rewritten,
@@ -46,17 +45,9 @@ MIDDLE = "linear-lambda-0.5000"
 
 
 @pytest.fixture(scope="module")
-def starter(tmp_path_factory) -> Starter:
-    return Starter(tmp_path_factory.mktemp("starter"))
-
-
-@pytest.fixture(scope="module")
 def asked(pair_folders, tmp_path_factory) -> list[str]:
     """A sweep of the tiny pair, without a search and without --out."""
-    questions = write_questions(tmp_path_factory.mktemp("asked") / "quiz.jsonl", 40)
-    base, aligned = map(str, pair_folders)
-    few = ["--no-retained", "--draws", "100", "--device", "cpu"]
-    return ["sweep", "--base", base, "--aligned", aligned, "--tasks", str(questions), *few]
+    return quick_sweep(pair_folders, write_questions(tmp_path_factory.mktemp("asked") / "quiz.jsonl", 40))
 
 
 @pytest.fixture(scope="module", params=SEARCHES)

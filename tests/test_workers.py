@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import save_model, tiny_llama, write_questions
+from conftest import quick_sweep, save_model, tiny_llama, write_questions
 from postgres import PASSWORD
 from postgres import postgres as postgres
 from prove_nothing_lost import Starter, differences
@@ -30,11 +30,6 @@ ADAPTIVE = ["--search", "adaptive", "--budget", "6", "--lambdas", "0:1:0.25"]
 OPTUNA = ["--search", "optuna", "--sampler", "random", "--trials", str(TRIALS)]
 
 
-@pytest.fixture(scope="module")
-def starter(tmp_path_factory) -> Starter:
-    return Starter(tmp_path_factory.mktemp("starter"))
-
-
 @pytest.fixture(autouse=True)
 def _fresh_trace(starter):
     starter.trace.unlink(missing_ok=True)
@@ -43,10 +38,7 @@ def _fresh_trace(starter):
 @pytest.fixture(scope="module")
 def asked(pair_folders, tmp_path_factory) -> list[str]:
     """A sweep of the tiny pair with questions enough to be caught at work, without a search and without --out."""
-    questions = write_questions(tmp_path_factory.mktemp("asked") / "quiz.jsonl", 200)
-    base, aligned = map(str, pair_folders)
-    few = ["--no-retained", "--draws", "100", "--device", "cpu"]
-    return ["sweep", "--base", base, "--aligned", aligned, "--tasks", str(questions), *few]
+    return quick_sweep(pair_folders, write_questions(tmp_path_factory.mktemp("asked") / "quiz.jsonl", 200))
 
 
 def until(true, what: str, coordinator=None):
